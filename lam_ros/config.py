@@ -1,0 +1,293 @@
+"""The robot YAML as frozen dataclasses, read strictly: an unknown key is an error that lists the valid ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import yaml
+
+from lam_ros.errors import ConfigError
+from lam_ros.share import share_path
+
+T = TypeVar("T")
+
+
+def _positive(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if not value > 0:
+            raise ConfigError(f"{name} is {value}; it must be above 0.")
+
+
+@dataclass(frozen=True)
+class JointConfig:
+    """One driven joint. Limits are in its unit (rad or m), per second and per second squared."""
+
+    unit: Literal["rad", "m"]
+    position: tuple[float, float]
+    velocity: float
+    acceleration: float
+
+    def __post_init__(self) -> None:
+        lower, upper = self.position
+        if not lower < upper:
+            raise ConfigError(f"position is [{lower}, {upper}]; the lower limit must be below the upper one.")
+        _positive(self, "velocity", "acceleration")
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    """One camera: its image topic, size in pixels and rate in Hz."""
+
+    topic: str
+    width: int
+    height: int
+    rate_hz: float
+    transport: Literal["raw", "compressed"] = "raw"
+    frame_id: str = ""
+
+    def __post_init__(self) -> None:
+        _positive(self, "width", "height", "rate_hz")
+
+    @property
+    def subscribed_topic(self) -> str:
+        return self.topic if self.transport == "raw" else f"{self.topic}/compressed"
+
+
+@dataclass(frozen=True)
+class JointStatesConfig:
+    """Where measured joint positions come from, and how old they may be (s) when a command is computed."""
+
+    topic: str = "joint_states"
+    rate_hz: float = 100.0
+    max_age_s: float = 0.1
+
+    def __post_init__(self) -> None:
+        _positive(self, "rate_hz", "max_age_s")
+
+
+@dataclass(frozen=True)
+class CommandConfig:
+    """How commands leave for the robot's controller."""
+
+    topic: str = "robot/command"
+    type: Literal["joint_trajectory", "multi_array", "joint_state"] = "joint_trajectory"
+
+
+@dataclass(frozen=True)
+class PolicyTickConfig:
+    """The policy's tick: its rate in Hz, and the largest age difference (s) between the images of one tick."""
+
+    rate_hz: float = 20.0
+    max_image_skew_s: float = 0.1
+
+    def __post_init__(self) -> None:
+        _positive(self, "rate_hz", "max_image_skew_s")
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """The gate: how often it checks (Hz), and after how long (s) without a request it holds the arm still."""
+
+    rate_hz: float = 100.0
+    staleness_s: float = 0.15
+
+    def __post_init__(self) -> None:
+        _positive(self, "rate_hz", "staleness_s")
+
+
+@dataclass(frozen=True)
+class RobotConfig:
+    """Everything the nodes, the dataset and the trainer know of one robot; the order of joints and cameras counts."""
+
+    name: str
+    joints: dict[str, JointConfig]
+    cameras: dict[str, CameraConfig]
+    urdf: str = ""
+    joint_states: JointStatesConfig = field(default_factory=JointStatesConfig)
+    command: CommandConfig = field(default_factory=CommandConfig)
+    policy: PolicyTickConfig = field(default_factory=PolicyTickConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+
+    def __post_init__(self) -> None:
+        for noun, entries in (("joints", self.joints), ("cameras", self.cameras)):
+            if not entries:
+                raise ConfigError(f"{noun} is empty; name at least one.")
+        for name, camera in self.cameras.items():
+            if camera.rate_hz < self.policy.rate_hz * 0.99:
+                raise ConfigError(
+                    f"cameras.{name}.rate_hz is {camera.rate_hz:g}, below policy.rate_hz {self.policy.rate_hz:g}; "
+                    "a tick needs a new frame of every camera: raise the one or lower the other."
+                )
+
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        return tuple(self.joints)
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        return tuple(self.cameras)
+
+    @property
+    def position_limits(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper joint limits, two float64 arrays of shape (J,) in rad or m."""
+        lower, upper = np.array([joint.position for joint in self.joints.values()], dtype=np.float64).T
+        return lower, upper
+
+    @property
+    def velocity_limits(self) -> np.ndarray:
+        """float64 (J,) in rad/s or m/s."""
+        return np.array([joint.velocity for joint in self.joints.values()], dtype=np.float64)
+
+    @property
+    def acceleration_limits(self) -> np.ndarray:
+        """float64 (J,) in rad/s² or m/s²."""
+        return np.array([joint.acceleration for joint in self.joints.values()], dtype=np.float64)
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits that change when anything of the robot changes."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            raise ConfigError(f"{where} is {value!r}; valid are {', '.join(map(repr, choices))}.")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        (inner,) = (arg for arg in typing.get_args(hint) if arg is not type(None))
+        return _convert(inner, value, where)
+    if origin is tuple:
+        args = typing.get_args(hint)
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where} is {value!r}; a list was expected.")
+        if args[-1] is Ellipsis:
+            args = (args[0],) * len(value)
+        if len(value) != len(args):
+            raise ConfigError(f"{where} has {len(value)} entries; {len(args)} were expected.")
+        return tuple(_convert(arg, v, f"{where}[{i}]") for i, (arg, v) in enumerate(zip(args, value, strict=True)))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} is {value!r}; a mapping of names was expected.")
+        _, inner = typing.get_args(hint)
+        return {str(name): _convert(inner, entry, f"{where}.{name}") for name, entry in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return from_mapping(typing.cast("type[Any]", hint), value, where)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is float and number:
+        if not math.isfinite(value):
+            raise ConfigError(f"{where} is {value}; a finite number was expected.")
+        return float(value)
+    if hint is int and number and float(value).is_integer():
+        return int(value)
+    if hint in (bool, str) and isinstance(value, hint):
+        return value
+    raise ConfigError(f"{where} is {value!r}; {getattr(hint, '__name__', hint)} was expected.")
+
+
+def from_mapping(cls: type[T], mapping: Any, where: str = "") -> T:
+    """Build the dataclass ``cls`` from a mapping as YAML gives it.
+
+    Raises:
+        ConfigError: an unknown or missing key, or a value of the wrong type or range; the message names the key's path.
+    """
+    prefix = f"{where}." if where else ""
+    if not isinstance(mapping, Mapping):
+        raise ConfigError(f"{where or 'the file'} is {mapping!r}; a mapping was expected.")
+    fields = {f.name: f for f in dataclasses.fields(typing.cast("Any", cls)) if f.init}
+    for key in mapping:
+        if key not in fields:
+            close = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else "."
+            raise ConfigError(f"{prefix}{key} is not a known key{hint} Valid keys: {', '.join(fields)}.")
+    missing = [
+        name
+        for name, f in fields.items()
+        if name not in mapping and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"{where or 'the file'} lacks the key{'s' * (len(missing) > 1)} {', '.join(missing)}.")
+    hints = typing.get_type_hints(cls)
+    values = {name: _convert(hints[name], value, f"{prefix}{name}") for name, value in mapping.items()}
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}" if where else str(error)) from None
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML lets a later key overwrite an earlier one in silence; a robot's limits deserve better."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise ConfigError(f"the key {key!r} stands twice (line {key_node.start_mark.line + 1}); keep one.")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse one YAML file; plain data only.
+
+    Raises:
+        ConfigError: the file cannot be read or is not YAML.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}. Check the path and its permissions.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def load_robot(path: str | Path) -> RobotConfig:
+    """Read a robot YAML; a bare name such as ``desk_arm`` is looked up among the robots lam_ros ships.
+
+    Raises:
+        ConfigError: the file is missing or wrong.
+    """
+    path = Path(path)
+    if not path.suffix and not path.exists():
+        path = share_path(f"config/{path}.yaml")
+    try:
+        return from_mapping(RobotConfig, read_yaml(path))
+    except ConfigError as error:
+        message = str(error)
+        raise ConfigError(message if message.startswith(str(path)) else f"{path}: {message}") from None
+
+
+def urdf_path(robot: RobotConfig, robot_file: str | Path | None = None) -> Path:
+    """The robot's URDF: absolute, beside its YAML, or among lam_ros' own files.
+
+    Raises:
+        ConfigError: the robot names none, or it is not there.
+    """
+    if not robot.urdf:
+        raise ConfigError(f"robot {robot.name} names no urdf; add `urdf: path/to/arm.urdf` to its YAML.")
+    given = Path(robot.urdf)
+    beside = Path(robot_file).parent / given if robot_file is not None else given
+    for candidate in (given, beside):
+        if candidate.is_file():
+            return candidate
+    return share_path(robot.urdf)

@@ -1,0 +1,1 @@
+"""What may be sent to the arm, and how a human's wish becomes a command."""

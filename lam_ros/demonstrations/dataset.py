@@ -1,0 +1,80 @@
+"""Aligned demonstrations in memory: what training sees."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lam_ros.contract import Contract
+from lam_ros.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """One episode at the policy's ticks, T of them.
+
+    Attributes:
+        images: uint8 (T, C, H, W, 3) RGB, at the policy's image size, cameras in the robot's order.
+        state: float32 (T, J), measured joint positions in rad or m.
+        action: float32 (T, J), the joint targets that were in force.
+        stamps_ns: int64 (T,), stamp of the oldest image of each tick.
+    """
+
+    images: np.ndarray
+    state: np.ndarray
+    action: np.ndarray
+    stamps_ns: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Demonstrations of one task on one robot.
+
+    Attributes:
+        contract: the robot's joints, cameras and rate.
+        task: what was demonstrated.
+        demonstrations: aligned episodes, in the order of their names.
+        digest: 16 hex digits that change when any episode does.
+    """
+
+    contract: Contract
+    task: str
+    robot: str
+    demonstrations: Sequence[Demonstration]
+    digest: str
+
+    def split(self, validation_share: float, seed: int) -> tuple[list[Demonstration], list[Demonstration]]:
+        """Training and validation demonstrations, split by episode.
+
+        Raises:
+            TrainingError: too few episodes for a split.
+        """
+        count = len(self.demonstrations)
+        if count < 2:
+            raise TrainingError(f"there are {count} usable episodes; training needs at least 2. Record more.")
+        held_out = min(max(1, round(count * validation_share)), count - 1)
+        order = np.random.default_rng(seed).permutation(count)
+        validation = sorted(order[:held_out])
+        training = sorted(order[held_out:])
+        return [self.demonstrations[i] for i in training], [self.demonstrations[i] for i in validation]
+
+
+def digest_of(parts: Sequence[str]) -> str:
+    """16 hex digits of the SHA-256 of some texts."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def chunk_targets(action: np.ndarray, chunk: int) -> np.ndarray:
+    """The next ``chunk`` actions at each tick, (T, K, J); the last action is repeated past the end.
+
+    Row t, column k is action[min(t + k, T - 1)].
+    """
+    ticks = np.arange(len(action))[:, None] + np.arange(chunk)
+    chunks: np.ndarray = action[np.minimum(ticks, len(action) - 1)]
+    return chunks

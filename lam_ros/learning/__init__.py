@@ -1,0 +1,1 @@
+"""Learning: losses, augmentation, training and evaluation."""

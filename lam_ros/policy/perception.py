@@ -1,0 +1,196 @@
+"""The perception module: one CNN a camera, from pixels to a row of features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from lam_ros.policy.configuration import PolicyConfig
+
+
+def scale_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W, 3) at the policy's ``size`` (width, height); the image itself where it has that size already."""
+    if (image.shape[1], image.shape[0]) == tuple(size):
+        return image
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def spatial_softmax(activation: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
+    """Expected position of each channel's activation (Levine et al. 2016, arXiv 1504.00702, section 5.2).
+
+    Args:
+        activation: (B, K, h, w).
+        temperature: (K,), multiplied in before the softmax.
+
+    Returns:
+        Key points (B, K, 2) as (x, y) from -1 to 1, and the attention maps (B, K, h, w), each summing to 1.
+    """
+    batch, channels, height, width = activation.shape
+    logits = activation.flatten(2) * temperature[None, :, None]
+    attention = logits.softmax(-1).view(batch, channels, height, width)
+    xs = torch.linspace(-1, 1, width, device=activation.device)
+    ys = torch.linspace(-1, 1, height, device=activation.device)
+    points = torch.stack([(attention.sum(2) * xs).sum(-1), (attention.sum(3) * ys).sum(-1)], dim=-1)
+    return points, attention
+
+
+class Encoder(nn.Module):
+    """Pixels float (B, 3, H, W) from -1 to 1 to features (B, features)."""
+
+    features: int
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def attention(self, pixels: Tensor) -> Tensor:
+        """Where it looks: (B, h, w), each map summing to 1."""
+        raise NotImplementedError
+
+    def fold(self) -> None:
+        """Fold batch normalisations into convolutions: the same function, faster."""
+
+
+def _folded(layers: list[nn.Module]) -> nn.Sequential:
+    folded: list[nn.Module] = []
+    for layer in layers:
+        if isinstance(layer, nn.BatchNorm2d):
+            convolution = folded.pop()
+            assert isinstance(convolution, nn.Conv2d)
+            folded.append(fuse_conv_bn_eval(convolution, layer))
+        else:
+            folded.append(layer)
+    return nn.Sequential(*folded)
+
+
+def _block(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
+    # BatchNorm rather than GroupNorm: it trains faster on a CPU and folds into the convolution for use.
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+    return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+class StridedEncoder(Encoder):
+    """Three strided convolutions that also see each pixel's coordinates, then a spatial softmax.
+
+    A channel gives its key point (x, y) and its peak, so that absence can be told from presence. The first convolution
+    sees (r, g, b, x, y); since x and y are the same in every image, their share is computed once a batch.
+    """
+
+    channels = 64
+    features = 3 * channels
+
+    def __init__(self, image_size: tuple[int, int]) -> None:
+        super().__init__()
+        width, height = image_size
+        self.colour = nn.Conv2d(3, 32, 8, 4, 4, bias=False)
+        self.place = nn.Conv2d(2, 32, 8, 4, 4, bias=False)
+        self.cnn = nn.Sequential(
+            nn.BatchNorm2d(32), nn.ReLU(), *_block(32, 64, 4, 2), *_block(64, self.channels, 3, 1)
+        )
+        self.temperature = nn.Parameter(torch.ones(self.channels))
+        y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+        self.register_buffer("coordinates", torch.stack([x, y])[None], persistent=False)
+        self._bias: Tensor | None = None
+
+    def _activation(self, pixels: Tensor) -> Tensor:
+        bias = self.place(self.coordinates) if self._bias is None else self._bias
+        activation: Tensor = self.cnn(self.colour(pixels) + bias)
+        return activation.float()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        activation = self._activation(pixels)
+        points, _ = spatial_softmax(activation, self.temperature)
+        # A peak of about 10 would drown coordinates that end at 1.
+        return torch.cat([points.flatten(1), activation.amax((2, 3)) * 0.1], 1)
+
+    def attention(self, pixels: Tensor) -> Tensor:
+        activation = self._activation(pixels)
+        _, attention = spatial_softmax(activation, self.temperature)
+        focus = attention.amax((2, 3)) * activation.amax((2, 3))  # sharp and strong channels say more
+        combined = (attention * focus[:, :, None, None]).sum(1)
+        return combined / combined.sum((1, 2), keepdim=True).clamp_min(1e-12)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        first = self.cnn[0]
+        assert isinstance(first, nn.BatchNorm2d)
+        bias = self.place(self.coordinates)
+        self.colour = fuse_conv_bn_eval(self.colour, first)
+        scale = first.weight / torch.sqrt(first.running_var + first.eps)
+        self._bias = (bias * scale[:, None, None]).contiguous(memory_format=torch.channels_last)
+        self.cnn = _folded(list(self.cnn)[1:])
+
+
+class ArticleEncoder(Encoder):
+    """The articles' network: conv 5x5 to 32, conv 5x5 to 64, each with ReLU and pooling, then 64*5*5 -> 512 -> 256.
+
+    Pooling to 5x5 after the second convolution gives the articles' 64*5*5 at every image size.
+    """
+
+    features = 256
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cnn = nn.Sequential(
+            nn.Conv2d(3, 32, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 5), nn.ReLU(), nn.MaxPool2d(2)
+        )
+        self.pool = nn.AdaptiveAvgPool2d(5)
+        self.linear = nn.Sequential(nn.Flatten(), nn.Linear(64 * 5 * 5, 512), nn.ReLU(), nn.Linear(512, 256))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        features: Tensor = self.linear(self.pool(self.cnn(pixels)))
+        return features.float()
+
+    def attention(self, pixels: Tensor) -> Tensor:
+        energy = self.cnn(pixels).float().square().sum(1)
+        return energy / energy.sum((1, 2), keepdim=True).clamp_min(1e-12)
+
+
+class Perception(nn.Module):
+    """One encoder for each camera.
+
+    Args:
+        config: which encoder, and the image size.
+        cameras: their names, in the robot's order.
+    """
+
+    def __init__(self, config: PolicyConfig, cameras: Sequence[str]) -> None:
+        super().__init__()
+        self.cameras = tuple(cameras)
+        self.encoders = nn.ModuleList(
+            StridedEncoder(config.image_size) if config.encoder == "strided" else ArticleEncoder() for _ in cameras
+        )
+        self.features = self.encoders[0].features
+        self.to(memory_format=torch.channels_last)
+
+    @staticmethod
+    def _pixels(images: Tensor) -> Tensor:
+        # Under autocast straight to bf16, which holds 0 to 255 exactly: one pass over the trainer's largest array less.
+        dtype = torch.get_autocast_dtype(images.device.type) if torch.is_autocast_enabled(images.device.type) else None
+        return images.permute(0, 3, 1, 2).to(dtype or torch.float32).div_(127.5).sub_(1.0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (B, C, H, W, 3) RGB to features (B, C, D)."""
+        rows = [encoder(self._pixels(images[:, i])) for i, encoder in enumerate(self.encoders)]
+        return torch.stack(rows, 1)
+
+    def attention(self, camera: int, image: Tensor) -> Tensor:
+        """Where the CNN of one camera looks in one uint8 (H, W, 3) image: (H, W), from 0 to 1 at its peak."""
+        encoder = self.encoders[camera]
+        assert isinstance(encoder, Encoder)
+        heat = encoder.attention(self._pixels(image[None]))[:, None]
+        heat = functional.interpolate(heat, size=image.shape[:2], mode="bilinear", align_corners=False)[0, 0]
+        return heat / heat.max().clamp_min(1e-12)
+
+    def fold(self) -> Perception:
+        """Fold each batch normalisation into its convolution: the same function, faster. For use only, in place."""
+        self.eval()
+        for encoder in self.encoders:
+            assert isinstance(encoder, Encoder)
+            encoder.fold()
+        return self

@@ -1,0 +1,109 @@
+"""The stateful policy: reset(), then one act() a tick. Perception and action can also run apart, as the nodes do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lam_ros.contract import Action, Contract, Features, Observation
+from lam_ros.errors import ContractError
+from lam_ros.policy.action import ActionModule, Hidden
+from lam_ros.policy.configuration import PolicyConfig
+from lam_ros.policy.decoding import ActionDecoder
+from lam_ros.policy.normaliser import Normaliser
+from lam_ros.policy.perception import Perception, scale_image
+
+
+class PolicyNetwork(nn.Module):
+    """All the weights: perception, action and the normaliser. What a checkpoint holds."""
+
+    def __init__(self, config: PolicyConfig, contract: Contract) -> None:
+        super().__init__()
+        joints = len(contract.joints)
+        self.config = config
+        self.contract = contract
+        self.perception = Perception(config, contract.cameras)
+        self.action = ActionModule(config, len(contract.cameras) * self.perception.features, joints)
+        self.normaliser = Normaliser(joints, config.chunk)
+
+
+class Policy:
+    """Observation in, action out, one tick at a time.
+
+    Args:
+        network: trained weights; it is put in evaluation mode and its batch normalisations are folded.
+        position_limits: lower and upper (J,), in rad or m.
+    """
+
+    def __init__(self, network: PolicyNetwork, position_limits: tuple[np.ndarray, np.ndarray]) -> None:
+        network.eval()
+        network.perception.fold()
+        self.contract = network.contract
+        self._network = network
+        self._decoder = ActionDecoder(*position_limits, network.config.ensemble_decay, network.config.smoothing)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the episode: at its start, at activation, and when a human hands back control."""
+        self._hidden: Hidden | None = None
+        self._decoder.reset()
+
+    def _scaled(self, image: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(scale_image(image, self._network.config.image_size)))
+
+    @torch.inference_mode()
+    def perceive(self, images: Mapping[str, np.ndarray], stamp_ns: int) -> Features:
+        """Features of one image a camera, each uint8 (H, W, 3) RGB of the contract's size.
+
+        Raises:
+            ContractError: an image is missing or of another size.
+        """
+        for camera in self.contract.cameras:
+            if camera not in images:
+                raise ContractError(f"no image of camera {camera}; there are {', '.join(images) or 'none'}.")
+            self.contract.validate_image(camera, images[camera])
+        batch = torch.stack([self._scaled(images[camera]) for camera in self.contract.cameras])
+        return Features(stamp_ns, self._network.perception(batch[None])[0].numpy())
+
+    @torch.inference_mode()
+    def act_on(self, features: Features, state: np.ndarray) -> Action:
+        """Advance the LSTM by one tick, from features and the measured state float32 (J,) in rad or m.
+
+        Raises:
+            ContractError: shapes or values that do not fit; the LSTM's state is then unchanged.
+        """
+        self.contract.validate_state(state)
+        expected = (len(self.contract.cameras), self._network.perception.features)
+        if features.values.shape != expected:
+            raise ContractError(
+                f"features have shape {features.values.shape}; the action module was trained with {expected}. "
+                "Give both nodes the same checkpoint."
+            )
+        if not np.isfinite(features.values).all():
+            raise ContractError("features are not finite; they are refused. Check the cameras and the checkpoint.")
+        measured = torch.from_numpy(state)
+        normalised = self._network.normaliser.state(measured)
+        flat = torch.from_numpy(np.ascontiguousarray(features.values)).flatten()
+        prediction, self._hidden = self._network.action(flat[None, None], normalised[None, None], self._hidden)
+        offsets = self._network.action.head.decode(prediction)[0, 0]
+        chunk = self._network.normaliser.targets(offsets, measured).numpy()
+        target = self._decoder.decode(chunk)
+        self.contract.validate_action(target)
+        return Action(features.stamp_ns, target)
+
+    def act(self, observation: Observation) -> Action:
+        """One tick of perception and action together.
+
+        Raises:
+            ContractError: an observation that does not fit the contract.
+        """
+        return self.act_on(self.perceive(observation.images, observation.stamp_ns), observation.state)
+
+    @torch.inference_mode()
+    def attention(self, camera: str, image: np.ndarray) -> np.ndarray:
+        """Where the CNN looks in an image uint8 (H, W, 3): float32 (h, w) at the policy's image size, 0 to 1."""
+        index = self.contract.cameras.index(camera)
+        return self._network.perception.attention(index, self._scaled(image)).numpy()
