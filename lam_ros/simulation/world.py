@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from pathlib import Path
 
 import mujoco
@@ -106,6 +107,8 @@ class CameraRenderer:
         self._model = model
         self._sizes = {name: (camera.height, camera.width) for name, camera in robot.cameras.items()}
         self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
+        # Contexts must go before the interpreter takes the GL library apart.
+        self.close = weakref.finalize(self, _close_all, self._renderers)
 
     def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
         """uint8 (H, W, 3), RGB.
@@ -132,7 +135,8 @@ class CameraRenderer:
             self._renderers[size] = renderer
         return self._renderers[size]
 
-    def close(self) -> None:
-        for renderer in self._renderers.values():
-            renderer.close()
-        self._renderers.clear()
+
+def _close_all(renderers: dict[tuple[int, int], mujoco.Renderer]) -> None:
+    for renderer in renderers.values():
+        renderer.close()
+    renderers.clear()

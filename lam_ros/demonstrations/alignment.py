@@ -1,0 +1,238 @@
+"""Alignment: which images, state and command belong to one tick. The same code serves the live nodes and training.
+
+A tick is complete when every camera has delivered a frame since the last tick, and a policy period has passed:
+
+    front   |----x--------x--------x        x: a frame
+    wrist   |------x--------x--------x
+    ticks          t0       t1       t2     each stamped with its oldest image (here the front one)
+
+The state of a tick is the newest measured at or before its stamp. The action of a tick, for training, is the first
+command at or after its stamp and before the next tick's: what the human answered to what could be seen.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lam_ros.config import RobotConfig
+from lam_ros.contract import Contract, seconds_to_ns
+from lam_ros.demonstrations.dataset import Dataset, Demonstration, digest_of
+from lam_ros.demonstrations.episode import Episode
+from lam_ros.demonstrations.wire import decode, stamp_ns_of
+from lam_ros.errors import ContractError, EpisodeError
+from lam_ros.images import rgb_from_compressed, rgb_from_image
+from lam_ros.policy.perception import scale_image
+
+
+@dataclass(frozen=True)
+class Tick:
+    """The images of one tick, stamped with the oldest: camera -> whatever was pushed (an array or a message)."""
+
+    stamp_ns: int
+    images: Mapping[str, Any]
+
+
+class TickAssembler:
+    """Puts frames together into ticks. The newest frame of a camera wins; older ones are dropped and counted.
+
+    Args:
+        robot: its cameras, policy rate and largest image skew.
+    """
+
+    def __init__(self, robot: RobotConfig) -> None:
+        self._cameras = robot.camera_names
+        # Frames jitter: a period counts as over when most of it is.
+        self._period_ns = seconds_to_ns(0.75 / robot.policy.rate_hz)
+        self._skew_ns = seconds_to_ns(robot.policy.max_image_skew_s)
+        self._frames: dict[str, tuple[int, Any]] = {}
+        self._last_tick_ns: int | None = None
+        self.dropped = 0
+
+    def push(self, camera: str, stamp_ns: int, image: Any) -> Tick | None:
+        """Add one frame; the tick that it completes, if it does.
+
+        Raises:
+            ContractError: the frames at hand are too far apart in time to be one observation; the older are dropped.
+        """
+        if self._last_tick_ns is not None and stamp_ns < self._last_tick_ns - self._skew_ns:
+            self._last_tick_ns = None  # time went back: another run of a simulator or a bag
+            self._frames.clear()
+        if camera in self._frames:
+            self.dropped += 1
+        self._frames[camera] = (stamp_ns, image)
+        if len(self._frames) < len(self._cameras):
+            return None
+        stamps = {name: stamp for name, (stamp, _) in self._frames.items()}
+        oldest, newest = min(stamps.values()), max(stamps.values())
+        if newest - oldest > self._skew_ns:
+            late = [name for name, stamp in stamps.items() if newest - stamp > self._skew_ns]
+            for name in late:
+                del self._frames[name]
+                self.dropped += 1
+            raise ContractError(
+                f"camera {', '.join(late)} is {(newest - oldest) / 1e6:.0f} ms behind the others; at most "
+                f"{self._skew_ns / 1e6:.0f} ms make one observation. Check its clock and rate."
+            )
+        if self._last_tick_ns is not None and oldest - self._last_tick_ns < self._period_ns:
+            self.dropped += 1  # faster than the policy: wait for the next frame of the one that came just now
+            del self._frames[camera]
+            return None
+        images = {name: self._frames[name][1] for name in self._cameras}
+        self._frames.clear()
+        self._last_tick_ns = oldest
+        return Tick(oldest, images)
+
+
+class StateHistory:
+    """Measured joint positions of the last while, to find the state at a tick.
+
+    Args:
+        max_age_ns: a state may be this much older than the tick.
+        keep: how many to remember.
+    """
+
+    def __init__(self, max_age_ns: int, keep: int = 400) -> None:
+        self._max_age_ns = max_age_ns
+        self._keep = keep
+        self._stamps: list[int] = []
+        self._states: list[np.ndarray] = []
+
+    def push(self, stamp_ns: int, state: np.ndarray) -> None:
+        """Add a state (J,); stamps that go back start a new history."""
+        if self._stamps and stamp_ns < self._stamps[-1]:
+            self._stamps.clear()
+            self._states.clear()
+        self._stamps.append(stamp_ns)
+        self._states.append(state)
+        if len(self._stamps) > self._keep:
+            del self._stamps[0], self._states[0]
+
+    def at(self, stamp_ns: int) -> np.ndarray:
+        """The newest state (J,) at or before a stamp.
+
+        Raises:
+            ContractError: there is none that is young enough.
+        """
+        index = bisect.bisect_right(self._stamps, stamp_ns) - 1
+        if index < 0:
+            raise ContractError("no joint state is as old as the images; check that joint states arrive, and the clocks.")
+        age_ns = stamp_ns - self._stamps[index]
+        if age_ns > self._max_age_ns:
+            raise ContractError(
+                f"the newest joint state is {age_ns / 1e6:.0f} ms older than the images, more than "
+                f"{self._max_age_ns / 1e6:.0f} ms (joint_states.max_age_s); check the robot driver and the clocks."
+            )
+        return self._states[index]
+
+
+@dataclass(frozen=True)
+class _Commands:
+    stamps: list[int]
+    targets: list[np.ndarray]
+
+    def answering(self, stamp_ns: int, next_stamp_ns: int) -> np.ndarray | None:
+        index = bisect.bisect_left(self.stamps, stamp_ns)
+        if index < len(self.stamps) and self.stamps[index] < next_stamp_ns:
+            return self.targets[index]
+        return self.targets[index - 1] if index > 0 else None
+
+
+def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], command_topic: str) -> Demonstration:
+    """Turn an episode into arrays at the policy's ticks.
+
+    Args:
+        image_size: (width, height) that images are scaled to.
+        command_topic: whose commands are the actions, as recorded (``lam/command`` in the robot's namespace).
+
+    Raises:
+        EpisodeError: the episode lacks what the robot YAML names, or cannot be read.
+        ContractError: a message does not fit the robot.
+    """
+    contract = Contract.of(robot)
+    cameras = {f"{camera.subscribed_topic}": name for name, camera in robot.cameras.items()}
+    frames: list[tuple[int, int, str, np.ndarray]] = []
+    states: list[tuple[int, np.ndarray]] = []
+    commands: list[tuple[int, bool, np.ndarray]] = []
+    for topic, msgtype, data, _ in episode.messages():
+        name = topic.lstrip("/")
+        if name in cameras:
+            message = decode(msgtype, data)
+            image = rgb_from_image(message) if msgtype.endswith("/Image") else rgb_from_compressed(message)
+            contract.validate_image(cameras[name], image)
+            order = contract.cameras.index(cameras[name])
+            frames.append((stamp_ns_of(message), order, cameras[name], scale_image(image, image_size)))
+        elif name == robot.joint_states.topic:
+            message = decode(msgtype, data)
+            states.append((stamp_ns_of(message), contract.in_order(message.name, message.position, topic)))
+        elif name == command_topic:
+            message = decode(msgtype, data)
+            held = message.header.frame_id == "hold"
+            commands.append((stamp_ns_of(message), held, contract.in_order(message.name, message.position, topic)))
+    for noun, found in (("images", frames), ("joint states", states), ("commands", commands)):
+        if not found:
+            raise EpisodeError(f"{episode.folder} holds no {noun}; see `lam episodes list` for its topics.")
+    history = StateHistory(seconds_to_ns(robot.joint_states.max_age_s), keep=len(states))
+    for stamp, state in sorted(states, key=lambda entry: entry[0]):
+        history.push(stamp, state)
+    driven = sorted((c for c in commands if not c[1]), key=lambda c: c[0]) or sorted(commands, key=lambda c: c[0])
+    in_force = _Commands([c[0] for c in driven], [c[2] for c in driven])
+    ticks = _ticks(robot, frames)
+    rows = []
+    for tick, following in zip(ticks, [*ticks[1:], None], strict=True):
+        end = following.stamp_ns if following else tick.stamp_ns + seconds_to_ns(1.0 / robot.policy.rate_hz)
+        action = in_force.answering(tick.stamp_ns, end)
+        if action is not None:
+            images = np.stack([tick.images[camera] for camera in contract.cameras])
+            rows.append((images, history.at(tick.stamp_ns), action, tick.stamp_ns))
+    if not rows:
+        raise EpisodeError(f"{episode.folder} has no tick with every camera and a command; see `lam episodes list`.")
+    images, state, actions, stamps = zip(*rows, strict=True)
+    return Demonstration(np.stack(images), np.stack(state), np.stack(actions), np.array(stamps, dtype=np.int64))
+
+
+def _ticks(robot: RobotConfig, frames: list[tuple[int, int, str, np.ndarray]]) -> list[Tick]:
+    assembler = TickAssembler(robot)
+    ticks = []
+    for stamp, _, camera, image in sorted(frames, key=lambda frame: frame[:2]):
+        try:
+            tick = assembler.push(camera, stamp, image)
+        except ContractError:  # live, this tick would have been refused and counted just so
+            continue
+        if tick is not None:
+            ticks.append(tick)
+    return ticks
+
+
+def load_dataset(
+    episodes: list[Episode],
+    robot: RobotConfig,
+    image_size: tuple[int, int],
+    command_topic: str = "lam/command",
+    report: Any = lambda done, total: None,
+) -> Dataset:
+    """Align the successful and unmarked episodes whose verdict is not FAIL.
+
+    Raises:
+        EpisodeError: none of them can be used, or they were recorded with another robot.
+    """
+    usable = [e for e in episodes if e.manifest.outcome != "failure" and e.manifest.verdict.grade != "FAIL"]
+    if not usable:
+        raise EpisodeError(f"none of {len(episodes)} episodes is usable; see `lam episodes list` for their verdicts.")
+    for episode in usable:
+        if episode.manifest.robot_digest != robot.digest:
+            raise EpisodeError(
+                f"{episode.folder} was recorded with another version of robot {episode.manifest.robot}; "
+                "train with the robot YAML it was recorded with."
+            )
+    demonstrations = []
+    for done, episode in enumerate(usable, 1):
+        demonstrations.append(align(episode, robot, image_size, command_topic))
+        report(done, len(usable))
+    hashes = sorted(hash_ for episode in usable for hash_ in episode.manifest.sha256.values())
+    digest = digest_of([*hashes, robot.digest, str(image_size)])
+    return Dataset(Contract.of(robot), usable[0].manifest.task, robot.name, demonstrations, digest)

@@ -1,0 +1,378 @@
+"""Sealed episodes: written in `.partial`, closed, verified, and only then renamed. Nothing is deleted in silence.
+
+    <dataset>/episode_000012/  episode_000012_0.mcap   the messages as they came off the wire
+                               metadata.yaml           for `ros2 bag` and Foxglove
+                               episode.json            the manifest
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from mcap.exceptions import McapError
+from mcap.reader import make_reader
+from mcap.stream_reader import StreamReader
+from mcap.writer import CompressionType, Writer
+
+from lam_ros.config import from_mapping
+from lam_ros.demonstrations.verdict import TopicMeter, TopicReport, Verdict, judge
+from lam_ros.demonstrations.wire import definition, header_stamp_ns
+from lam_ros.errors import ConfigError, EpisodeError
+
+SCHEMA = "lam_ros.episode/1"
+MANIFEST = "episode.json"
+CHUNK_BYTES = 1 << 20
+_NAME = re.compile(r"episode_(\d{6,})")
+Outcome = Literal["success", "failure", "unmarked"]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """episode.json: what an episode is and how well it was recorded.
+
+    Attributes:
+        schema: version of this file's format.
+        name: the episode's folder.
+        task: what was demonstrated, in words.
+        outcome: success, failure or unmarked.
+        robot, robot_digest: the robot YAML it was recorded with.
+        drivers: messages on ``lam/command`` by who drove (teleop, policy, hold).
+        topics: what arrived on each.
+        verdict: PASS, WARN or FAIL, with sentences.
+        sha256: file name -> hash.
+    """
+
+    schema: str
+    name: str
+    task: str
+    outcome: Outcome
+    robot: str
+    robot_digest: str
+    drivers: dict[str, int]
+    topics: dict[str, TopicReport]
+    verdict: Verdict
+    sha256: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One recorded topic: type, expected rate (Hz, None where nothing is expected) and the publisher's QoS."""
+
+    name: str
+    msgtype: str
+    expected_hz: float | None = None
+    reliable: bool = True
+    transient_local: bool = False
+    depth: int = 10
+
+    def qos_yaml(self) -> str:
+        forever = {"sec": 9223372036, "nsec": 854775807}
+        profile = {
+            "history": 1,  # keep last
+            "depth": self.depth,
+            "reliability": 1 if self.reliable else 2,
+            "durability": 1 if self.transient_local else 2,
+            "deadline": forever,
+            "lifespan": forever,
+            "liveliness": 1,  # automatic
+            "liveliness_lease_duration": forever,
+            "avoid_ros_namespace_conventions": False,
+        }
+        return yaml.safe_dump([profile], sort_keys=False)
+
+
+@dataclass
+class _Channel:
+    topic: Topic
+    id: int
+    meter: TopicMeter
+    sequence: int = field(default=0)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    hasher = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            hasher.update(block)
+    return hasher.hexdigest()
+
+
+def next_episode_name(dataset: Path) -> str:
+    """The name after the highest number in use, sealed or not; numbers are never used twice."""
+    numbers = [int(m.group(1)) for entry in dataset.glob("episode_*") if (m := _NAME.match(entry.name))]
+    return f"episode_{max(numbers, default=-1) + 1:06d}"
+
+
+class EpisodeWriter:
+    """Writes one episode into its `.partial` folder.
+
+    Args:
+        dataset: the folder of episodes; made if needed.
+        robot, robot_digest: name and digest of the robot YAML.
+        task: what is demonstrated, in words.
+
+    Raises:
+        EpisodeError: the folder cannot be made.
+    """
+
+    def __init__(self, dataset: Path, robot: str, robot_digest: str, task: str) -> None:
+        self._robot, self._robot_digest, self._task = robot, robot_digest, task
+        self._channels: dict[str, _Channel] = {}
+        self._schemas: dict[str, int] = {}
+        self._drivers: dict[str, int] = {}
+        try:
+            dataset.mkdir(parents=True, exist_ok=True)
+            self.name = next_episode_name(dataset)
+            self.folder = dataset / f"{self.name}.partial"
+            self.folder.mkdir()
+            self._file = (self.folder / f"{self.name}_0.mcap").open("wb")
+        except OSError as error:
+            raise EpisodeError(f"{dataset} cannot take a new episode: {error}. Check its path and permissions.") from None
+        self._writer = Writer(self._file, chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD)
+        self._writer.start(profile="ros2", library="lam_ros")
+        self._start_ns: int | None = None
+        self._end_ns = 0
+
+    def add_topic(self, topic: Topic) -> None:
+        """Announce a topic before its first message."""
+        if topic.name in self._channels:
+            return
+        if topic.msgtype not in self._schemas:
+            text, _ = definition(topic.msgtype)
+            self._schemas[topic.msgtype] = self._writer.register_schema(topic.msgtype, "ros2msg", text.encode())
+        channel = self._writer.register_channel(
+            topic.name, "cdr", self._schemas[topic.msgtype], {"offered_qos_profiles": topic.qos_yaml()}
+        )
+        self._channels[topic.name] = _Channel(topic, channel, TopicMeter(topic.expected_hz))
+
+    def write(self, topic: str, data: bytes, received_ns: int) -> None:
+        """Append one serialized message.
+
+        Raises:
+            EpisodeError: the disk does not take it; what was written before stays readable.
+        """
+        channel = self._channels[topic]
+        stamp = header_stamp_ns(channel.topic.msgtype, data)
+        channel.sequence += 1
+        try:
+            self._writer.add_message(channel.id, received_ns, data, stamp or received_ns, channel.sequence)
+        except OSError as error:
+            raise EpisodeError(f"{self.folder} cannot be written: {error}. Free some space and record again.") from None
+        channel.meter.add(stamp if stamp is not None else received_ns)
+        self._start_ns = received_ns if self._start_ns is None else self._start_ns
+        self._end_ns = max(self._end_ns, received_ns)
+
+    def count_driver(self, driver: str) -> None:
+        """Note who a command on ``lam/command`` came from."""
+        self._drivers[driver] = self._drivers.get(driver, 0) + 1
+
+    def count_lost(self, topic: str, messages: int) -> None:
+        """Note messages of a topic that were lost before they could be written."""
+        self._channels[topic].meter.lost += messages
+
+    @property
+    def messages(self) -> int:
+        return sum(channel.meter.count for channel in self._channels.values())
+
+    def seal(self, outcome: Outcome, required: tuple[str, ...] = ()) -> Path:
+        """Close, flush to disk, reopen and verify, write the manifest and rename.
+
+        Returns:
+            The sealed folder.
+
+        Raises:
+            EpisodeError: the disk fails or what was read back is not what was written; the `.partial` folder stays.
+        """
+        bag = self.folder / f"{self.name}_0.mcap"
+        try:
+            self._writer.finish()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._verify_counts(bag)
+            (self.folder / "metadata.yaml").write_text(self._metadata(bag.name))
+            reports = {name: channel.meter.report() for name, channel in self._channels.items()}
+            manifest = Manifest(
+                SCHEMA,
+                self.name,
+                self._task,
+                outcome,
+                self._robot,
+                self._robot_digest,
+                self._drivers,
+                reports,
+                judge(reports, required),
+                {file.name: sha256_of(file) for file in (bag, self.folder / "metadata.yaml")},
+            )
+            (self.folder / MANIFEST).write_text(json.dumps(dataclasses.asdict(manifest), indent=2))
+            for file in self.folder.iterdir():
+                _fsync(file)
+            _fsync(self.folder)
+            sealed = self.folder.with_suffix("")
+            self.folder.rename(sealed)
+            _fsync(sealed.parent)
+        except OSError as error:
+            raise EpisodeError(f"{self.folder} could not be sealed: {error}. It is kept as it is.") from None
+        return sealed
+
+    def _verify_counts(self, bag: Path) -> None:
+        read: dict[str, int] = {}
+        for topic, _, _, _ in read_messages(bag):
+            read[topic] = read.get(topic, 0) + 1
+        written = {name: c.meter.count for name, c in self._channels.items() if c.meter.count}
+        if read != written:
+            raise EpisodeError(f"{bag} reads back {read} messages, but {written} were written; it is kept as it is.")
+
+    def _metadata(self, bag: str) -> str:
+        """metadata.yaml in version 8, which every rosbag2 from Humble on reads."""
+        start = self._start_ns or 0
+        span = {"nanoseconds": max(0, self._end_ns - start)}
+        begin = {"nanoseconds_since_epoch": start}
+        topics = [
+            {
+                "topic_metadata": {
+                    "name": name,
+                    "type": channel.topic.msgtype,
+                    "serialization_format": "cdr",
+                    "offered_qos_profiles": channel.topic.qos_yaml(),
+                    "type_description_hash": definition(channel.topic.msgtype)[1],
+                },
+                "message_count": channel.meter.count,
+            }
+            for name, channel in self._channels.items()
+        ]
+        information = {
+            "version": 8,
+            "storage_identifier": "mcap",
+            "duration": span,
+            "starting_time": begin,
+            "message_count": self.messages,
+            "topics_with_message_count": topics,
+            "compression_format": "",
+            "compression_mode": "",
+            "relative_file_paths": [bag],
+            "files": [
+                {"path": bag, "starting_time": begin, "duration": span, "message_count": self.messages},
+            ],
+            "custom_data": None,
+            "ros_distro": "",
+        }
+        return yaml.safe_dump({"rosbag2_bagfile_information": information}, sort_keys=False)
+
+    def discard(self) -> None:
+        """Delete the unfinished episode: only when the user says so."""
+        self._file.close()
+        shutil.rmtree(self.folder)
+
+
+def read_messages(bag: Path) -> Iterator[tuple[str, str, bytes, int]]:
+    """(topic, type, serialized message, received ns) of one MCAP file, in the order received.
+
+    Raises:
+        EpisodeError: the file is missing, truncated or damaged.
+    """
+    try:
+        with bag.open("rb") as file:
+            for schema, channel, message in make_reader(file, validate_crcs=True).iter_messages():
+                if schema is not None:
+                    yield channel.topic, schema.name, message.data, message.log_time
+    except (OSError, McapError, ValueError, EOFError) as error:
+        raise EpisodeError(f"{bag} cannot be read: {error!r}. Try `lam episodes verify`.") from None
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A sealed episode."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def bag(self) -> Path:
+        return self.folder / f"{self.manifest.name}_0.mcap"
+
+    def messages(self) -> Iterator[tuple[str, str, bytes, int]]:
+        """See ``read_messages``."""
+        return read_messages(self.bag)
+
+    def verify(self) -> None:
+        """Raises EpisodeError when a file is not what was sealed."""
+        for name, expected in self.manifest.sha256.items():
+            file = self.folder / Path(name).name
+            if not file.is_file():
+                raise EpisodeError(f"{file} is missing; restore it from a copy, or move the episode away.")
+            if sha256_of(file) != expected:
+                raise EpisodeError(f"{file} has changed since it was sealed; restore it from a copy.")
+
+
+def open_episode(folder: Path) -> Episode:
+    """Raises EpisodeError when its manifest is missing or damaged."""
+    path = folder / MANIFEST
+    try:
+        raw: Any = json.loads(path.read_text(encoding="utf-8"))
+        manifest = from_mapping(Manifest, raw)
+    except (OSError, ValueError, ConfigError) as error:
+        raise EpisodeError(f"{path} cannot be read: {error}.") from None
+    if manifest.schema != SCHEMA:
+        raise EpisodeError(f"{path} has the schema {manifest.schema!r}; this version reads {SCHEMA!r}.")
+    if manifest.name != folder.name:
+        raise EpisodeError(f"{path} belongs to {manifest.name}; the folder was renamed. Give it its name back.")
+    return Episode(folder, manifest)
+
+
+def list_episodes(dataset: Path) -> list[Episode]:
+    """The sealed episodes of a dataset, by number.
+
+    Raises:
+        EpisodeError: the folder is not there, or an episode's manifest is damaged.
+    """
+    if not dataset.is_dir():
+        raise EpisodeError(f"{dataset} is no folder of episodes; record some with `lam record --out {dataset}`.")
+    folders = [entry for entry in dataset.iterdir() if entry.is_dir() and _NAME.fullmatch(entry.name)]
+    return [open_episode(folder) for folder in sorted(folders, key=lambda f: int(f.name.split("_")[1]))]
+
+
+def recover_partials(dataset: Path) -> list[tuple[Path, str]]:
+    """Set aside what a crash left: each `.partial` becomes `.set_aside`, with its readable message count as the reason.
+
+    Returns:
+        The folders set aside, each with a sentence.
+    """
+    found = []
+    for folder in sorted(dataset.glob("episode_*.partial")):
+        readable = sum(_readable_messages(bag) for bag in folder.glob("*.mcap"))
+        reason = f"recording ended before it was sealed; {readable} messages are readable."
+        aside = folder.with_suffix(".set_aside")
+        (folder / "reason.txt").write_text(reason + "\n")
+        folder.rename(aside)
+        found.append((aside, reason))
+    return found
+
+
+def _readable_messages(bag: Path) -> int:
+    count = 0
+    try:
+        with bag.open("rb") as file:
+            for record in StreamReader(file, skip_magic=False).records:
+                count += type(record).__name__ == "Message"
+    except Exception:  # noqa: BLE001 - a torn file may fail anywhere; what came before counts
+        return count
+    return count

@@ -1,0 +1,119 @@
+"""action_node: features and joint states in, the policy's joint targets out. The LSTM steps once a Features message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Bool
+
+from lam_ros.contract import Features, seconds_to_ns
+from lam_ros.demonstrations.alignment import StateHistory
+from lam_ros.errors import ConfigError, ContractError, LamError
+from lam_ros.images import pixels
+from lam_ros.nodes.base import ERROR, OK, LamNode, one_thread, resolve, run, stamp_to_ns
+from lam_ros.nodes.joints import joint_message
+from lam_ros.nodes.qos import COMMAND, LATCHED, SENSOR, STREAM
+from lam_ros.policy.checkpoint import digest, load_policy
+
+GAP_TICKS = 4.5  # a longer pause between two features is the end of one episode and the start of another
+
+
+class ActionNode(LamNode):
+    """Resets the LSTM at activation, after a takeover, and when the stream of features pauses or goes back in time."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("action", **kwargs)
+        self.declare("checkpoint", "", "The policy's .safetensors file; perception's must be the same.", read_only=True)
+
+    def configure(self) -> None:
+        if not self.parameter("checkpoint"):
+            raise ConfigError("the parameter checkpoint is empty; give the .safetensors file that `lam train` wrote.")
+        path = resolve(self.parameter("checkpoint"))
+        self._policy = load_policy(path, self.robot)
+        self._digest = digest(path)
+        self._gap_ns = seconds_to_ns(GAP_TICKS / self.robot.policy.rate_hz)
+        self._history = StateHistory(seconds_to_ns(self.robot.joint_states.max_age_s))
+        self._last_stamp_ns: int | None = None
+        self._takeover = False
+        self._resets = 0
+        self._published = 0
+        self._warm_up()
+        self._commands = self.create_publisher(JointState, "lam/policy_command", COMMAND)
+        self._subscriptions_made = [
+            self.create_subscription(JointState, self.robot.joint_states.topic, self._on_joint_states, SENSOR),
+            self.create_subscription(Image, "lam/features", self._on_features, STREAM),
+            self.create_subscription(Bool, "lam/takeover", self._on_takeover, LATCHED),
+        ]
+        self.figure("commands published", lambda: self._published)
+        self.figure("LSTM resets", lambda: self._resets)
+
+    def _warm_up(self) -> None:
+        """See perception: the first passes are slow."""
+        frames = {
+            name: np.zeros((camera.height, camera.width, 3), dtype=np.uint8)
+            for name, camera in self.robot.cameras.items()
+        }
+        features = self._policy.perceive(frames, 0)
+        for _ in range(5):
+            self._policy.act_on(features, np.zeros(len(self.contract.joints), dtype=np.float32))
+
+    def start(self) -> None:
+        self._reset_policy()
+
+    def _reset_policy(self) -> None:
+        self._policy.reset()
+        self._last_stamp_ns = None
+        self._resets += 1
+
+    def _on_joint_states(self, message: JointState) -> None:
+        try:
+            state = self.contract.in_order(message.name, message.position, "joint_states")
+        except ContractError as error:
+            self.note("joint states", ERROR, str(error))
+            return
+        self._history.push(stamp_to_ns(message.header.stamp), state)
+        self.note("joint states", OK, "every joint is measured")
+
+    def _on_takeover(self, message: Bool) -> None:
+        if self._takeover and not message.data and self.is_active:
+            self._reset_policy()
+        self._takeover = message.data
+
+    def _on_features(self, message: Image) -> None:
+        if not self.is_active or self._takeover:
+            return
+        stamp_ns = stamp_to_ns(message.header.stamp)
+        last = self._last_stamp_ns
+        if last is not None and not 0 < stamp_ns - last <= self._gap_ns:
+            self._reset_policy()
+        try:
+            if message.header.frame_id != self._digest:
+                raise ContractError(
+                    f"perception runs checkpoint {message.header.frame_id or '(none)'}, action {self._digest}; "
+                    "give both the same file."
+                )
+            features = Features(stamp_ns, np.array(pixels(message)[..., 0], dtype=np.float32))
+            action = self._policy.act_on(features, self._history.at(stamp_ns))
+        except LamError as error:
+            self.note("policy", ERROR, str(error))
+            return
+        self._last_stamp_ns = stamp_ns
+        self._commands.publish(joint_message(self.contract.joints, action.target, stamp_ns))
+        self._published += 1
+        self.note("policy", OK, "the policy answers")
+
+    def _forget(self) -> None:
+        for subscription in self._subscriptions_made:
+            self.destroy_subscription(subscription)
+        self.destroy_publisher(self._commands)
+
+
+def main(args: list[str] | None = None) -> int:
+    one_thread()
+    return run([ActionNode], args)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,286 @@
+"""What every node shares: described parameters, the robot YAML, diagnostics, lifecycle errors in one sentence, and main."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.time import Time
+
+import rclpy
+from lam_ros.config import RobotConfig, load_robot
+from lam_ros.contract import NANOSECONDS, Contract
+from lam_ros.errors import ConfigError, LamError
+
+if TYPE_CHECKING:
+    from rclpy.executors import Executor
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+DIAGNOSTICS_PERIOD_S = 1.0
+
+
+class _Basics:
+    """Parameters, time and diagnostics, for both kinds of nodes. Mixed into rclpy's Node."""
+
+    robot: RobotConfig
+    contract: Contract
+    robot_file: str
+
+    def begin(self) -> None:
+        """Declare what every node has; to be called first in a constructor."""
+        self.failure: str | None = None
+        self._status: dict[str, tuple[bytes, str]] = {}
+        self._figures: dict[str, Callable[[], object]] = {}
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.declare("robot", "", "Robot YAML: a path, or the name of a robot that lam_ros ships.", read_only=True)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_timer(DIAGNOSTICS_PERIOD_S, self.publish_diagnostics, clock=self._steady)
+
+    def load_robot(self) -> None:
+        """Read the robot YAML that the parameter names; raises ConfigError."""
+        if not self.parameter("robot"):
+            raise ConfigError("the parameter robot is empty; give a robot YAML: `-p robot:=path/to/robot.yaml`.")
+        self.robot_file = str(self.parameter("robot"))
+        self.robot = load_robot(self.robot_file)
+        self.contract = Contract.of(self.robot)
+
+    def declare(
+        self,
+        name: str,
+        default: Any,
+        description: str,
+        between: tuple[float, float] | None = None,
+        read_only: bool = False,
+    ) -> None:
+        """Declare a parameter with its description, range and whether it may change while the node runs."""
+        descriptor = ParameterDescriptor(description=description, read_only=read_only)
+        if between is not None:
+            low, high = between
+            if isinstance(default, int):
+                descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=0)]
+            else:
+                descriptor.floating_point_range = [
+                    FloatingPointRange(from_value=float(low), to_value=float(high), step=0.0)
+                ]
+        self.declare_parameter(name, default, descriptor)
+
+    def parameter(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    # Time
+
+    def seconds(self) -> float:
+        """Now, for watchdogs: simulated time under ``use_sim_time``, else a clock that no one can set."""
+        clock = self.get_clock() if self.parameter("use_sim_time") else self._steady
+        return float(clock.now().nanoseconds) / NANOSECONDS
+
+    # Diagnostics
+
+    def note(self, subject: str, level: bytes, message: str) -> None:
+        """Set what ``/diagnostics`` says of a subject; told at once when its level changes."""
+        before = self._status.get(subject)
+        self._status[subject] = (level, message)
+        if before is None or before[0] != level:
+            self.publish_diagnostics()
+            if level != OK:
+                self.get_logger().warning(f"{subject}: {message}")
+            elif before is not None:
+                self.get_logger().info(f"{subject}: {message}")
+
+    def figure(self, name: str, read: Callable[[], object]) -> None:
+        """Show a value on ``/diagnostics``."""
+        self._figures[name] = read
+
+    def publish_diagnostics(self) -> None:
+        level = max((entry[0] for entry in self._status.values()), default=OK)
+        worst = [f"{subject}: {text}" for subject, (lvl, text) in self._status.items() if lvl == level]
+        status = DiagnosticStatus(
+            level=level,
+            name=self.get_fully_qualified_name(),
+            message="; ".join(worst) or "unconfigured",
+            hardware_id=self.robot.name if hasattr(self, "robot") else "",
+            values=[KeyValue(key=name, value=str(read())) for name, read in self._figures.items()],
+        )
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        with contextlib.suppress(rclpy.handle.InvalidHandle):  # while shutting down
+            self._diagnostics.publish(message)
+
+
+class PlainNode(_Basics, Node):
+    """A node without a lifecycle for one robot: it is ready once constructed. Raises LamError from its constructor."""
+
+    def __init__(self, name: str, **kwargs: Any) -> None:
+        super().__init__(name, **kwargs)
+        self.begin()
+        self.load_robot()
+
+
+class LamNode(_Basics, LifecycleNode):
+    """A lifecycle node for one robot.
+
+    Subclasses implement ``configure`` (load and check everything, raise LamError), ``start`` and ``stop``.
+
+    With the parameter ``autostart`` it configures and activates itself once it spins, and ends the process with one
+    sentence where that fails.
+    """
+
+    def __init__(self, name: str, **kwargs: Any) -> None:
+        super().__init__(name, **kwargs)
+        self.is_active = False
+        self.begin()
+        self.declare("autostart", False, "Configure and activate without being asked.", read_only=True)
+        if self.parameter("autostart"):
+            self._autostart = self.create_timer(0.0, self._start_by_itself, clock=self._steady)
+
+    # Lifecycle: subclasses fill in configure, start and stop.
+
+    def configure(self) -> None:
+        """Load and check everything; raise LamError where the node could not act safely."""
+
+    def start(self) -> None:
+        """Begin to act."""
+
+    def stop(self) -> None:
+        """Stop acting, safely."""
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            self.load_robot()
+            self.configure()
+        except LamError as error:
+            self.failure = str(error)
+            self.get_logger().fatal(f"cannot configure: {error}")
+            self.note("configuration", ERROR, str(error))
+            return TransitionCallbackReturn.FAILURE
+        self.note("configuration", OK, f"configured for robot {self.robot.name}")
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            self.start()
+        except LamError as error:
+            self.failure = str(error)
+            self.get_logger().fatal(f"cannot activate: {error}")
+            self.note("activation", ERROR, str(error))
+            return TransitionCallbackReturn.FAILURE
+        self.is_active = True
+        self.get_logger().info("active")
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.is_active = False
+        self.stop()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._forget()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        if self.is_active:
+            self.is_active = False
+            self.stop()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _forget(self) -> None:
+        """Undo ``configure``: drop the subscriptions, publishers, services and timers it made."""
+
+    def _start_by_itself(self) -> None:
+        self._autostart.cancel()
+        for transition in (self.trigger_configure, self.trigger_activate):
+            if transition() != TransitionCallbackReturn.SUCCESS:
+                raise NodeFailedError(self.failure or "its lifecycle refused to go on.")
+
+
+class NodeFailedError(Exception):
+    """An autostarted node could not start; the process ends with its sentence."""
+
+
+
+
+def stamp_to_ns(stamp: Any) -> int:
+    """Nanoseconds of a builtin_interfaces/Time."""
+    return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
+
+
+def ns_to_stamp(nanoseconds: int) -> Any:
+    """builtin_interfaces/Time of nanoseconds."""
+    return Time(nanoseconds=nanoseconds).to_msg()
+
+
+def make_executor() -> Executor:
+    """The events executor where rclpy has it (Kilted and later; it spares the wait set), else the single-threaded one."""
+    try:
+        from rclpy.experimental import EventsExecutor
+    except ImportError:
+        return SingleThreadedExecutor()
+    return EventsExecutor()
+
+
+def run(factories: Sequence[Callable[[], Any]], args: list[str] | None = None) -> int:
+    """Run nodes in this process until it is told to stop; the exit code is 0 after Ctrl-C or SIGTERM, 1 after a failure."""
+    nodes: list[Any] = []
+    executor = None
+    code = 0
+    try:
+        rclpy.init(args=args)
+        executor = make_executor()
+        for factory in factories:
+            nodes.append(factory())
+            executor.add_node(nodes[-1])
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except NodeFailedError as error:
+        sys.stderr.write(f"{error}\n")
+        code = 1
+    except LamError as error:
+        sys.stderr.write(f"{error}\n")
+        code = 1
+    finally:
+        with contextlib.suppress(KeyboardInterrupt):
+            for node in nodes:
+                if hasattr(node, "close"):
+                    node.close()
+            if executor is not None:
+                executor.shutdown(timeout_sec=1.0)
+            for node in nodes:
+                node.destroy_node()
+            rclpy.try_shutdown()
+    return code
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
+    """Poll a condition that other threads make true; whether it became true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def one_thread() -> None:
+    """The control path wants one thread: two contend with the cameras and once reached 700 ms for one ResNet18."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    import cv2
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def resolve(path: str) -> Path:
+    return Path(path).expanduser().resolve()

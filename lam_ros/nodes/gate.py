@@ -1,0 +1,139 @@
+"""gate_node: the only node that commands the robot. It limits, arbitrates, watches and holds; it knows no policy."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
+
+from lam_ros.control.gate import Driver, Gate, Request, Sent
+from lam_ros.control.limits import MotionLimits
+from lam_ros.errors import ContractError
+from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, run, stamp_to_ns
+from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES, joint_message, robot_command
+from lam_ros.nodes.qos import COMMAND, LATCHED, SENSOR, STREAM
+
+
+class GateNode(LamNode):
+    """Each request is answered in its callback; a timer on top brakes and holds when requests stop."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("gate", **kwargs)
+
+    def configure(self) -> None:
+        self._gate = Gate(MotionLimits.of(self.robot), self.robot.gate.staleness_s)
+        self._sent_count = 0
+        self._refused_count = 0
+        self._to_robot = self.create_publisher(
+            ROBOT_COMMAND_TYPES[self.robot.command.type], self.robot.command.topic, COMMAND
+        )
+        self._sent = self.create_publisher(JointState, "lam/command", STREAM)
+        self._subscriptions_made = [
+            self.create_subscription(JointState, self.robot.joint_states.topic, self._on_joint_states, SENSOR),
+            self.create_subscription(
+                JointState, "lam/policy_command", partial(self._on_request, Driver.POLICY), COMMAND
+            ),
+            self.create_subscription(JointState, "teleop/command", partial(self._on_request, Driver.TELEOP), COMMAND),
+            self.create_subscription(Bool, "lam/takeover", self._on_takeover, LATCHED),
+            self.create_subscription(Bool, "lam/estop", self._on_estop, LATCHED),
+        ]
+        self._services_made = [
+            self.create_service(Trigger, "lam/estop_now", self._on_estop_now),
+            self.create_service(Trigger, "lam/reset_estop", self._on_reset_estop),
+        ]
+        # On a steady clock, so that it goes on when simulated time does not.
+        self._watchdog = self.create_timer(1.0 / self.robot.gate.rate_hz, self._on_tick, clock=self._steady)
+        self.figure("driver", lambda: self._gate.driver.value)
+        self.figure("commands sent", lambda: self._sent_count)
+        self.figure("requests refused", lambda: self._refused_count)
+        self.figure("emergency stop", lambda: self._gate.is_stopped)
+
+    def start(self) -> None:
+        self._gate.reset()
+
+    def _on_joint_states(self, message: JointState) -> None:
+        try:
+            position = self.contract.in_order(message.name, message.position, "joint_states")
+        except ContractError as error:
+            self.note("joint states", ERROR, str(error))
+            return
+        self._gate.measured(position, self.seconds())
+        self.note("joint states", OK, "every joint is measured")
+
+    def _on_request(self, driver: Driver, message: JointState) -> None:
+        if not self.is_active:
+            return
+        try:
+            target = self.contract.in_order(message.name, message.position, f"the command of {driver.value}")
+        except ContractError as error:
+            self._refused_count += 1
+            self.note(driver.value, ERROR, str(error))
+            return
+        self.note(driver.value, OK, "its commands fit the robot")
+        sent = self._gate.request(Request(driver, target, stamp_to_ns(message.header.stamp)), self.seconds())
+        if sent is None:
+            self._refused_count += 1
+            self.note("gate", WARN, self._gate.refusal)
+            return
+        self._send(sent)
+        self.note("gate", OK, f"{driver.value} drives")
+
+    def _on_tick(self) -> None:
+        if not self.is_active:
+            return
+        driver = self._gate.driver
+        sent = self._gate.tick(self.seconds())
+        if self._gate.driver is Driver.HOLD and driver is not Driver.HOLD:
+            self.note("gate", WARN, f"holding: {self._gate.refusal}")
+        if sent is not None:
+            self._send(sent)
+
+    def _send(self, sent: Sent) -> None:
+        period = 1.0 / (self.robot.gate.rate_hz if sent.driver is Driver.HOLD else self.robot.policy.rate_hz)
+        self._to_robot.publish(robot_command(self.robot, sent.position, period))
+        stamp = sent.stamp_ns if sent.stamp_ns is not None else self.get_clock().now().nanoseconds
+        self._sent.publish(joint_message(self.contract.joints, sent.position, stamp, sent.driver.value))
+        self._sent_count += 1
+
+    def _on_takeover(self, message: Bool) -> None:
+        self._gate.takeover = message.data
+
+    def _on_estop(self, message: Bool) -> None:
+        if message.data:
+            self._stop_now("lam/estop")
+
+    def _on_estop_now(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._stop_now("lam/estop_now")
+        response.success, response.message = True, "stopped; lam/reset_estop lets it move again"
+        return response
+
+    def _stop_now(self, source: str) -> None:
+        self._gate.estop()
+        self.note("emergency stop", ERROR, f"pressed over {source}; lam/reset_estop lets it move again")
+        self._on_tick()
+
+    def _on_reset_estop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._gate.reset_estop()
+        self.note("emergency stop", OK, "released")
+        response.success, response.message = True, "released; the next request moves the arm"
+        return response
+
+    def _forget(self) -> None:
+        for subscription in self._subscriptions_made:
+            self.destroy_subscription(subscription)
+        for service in self._services_made:
+            self.destroy_service(service)
+        self.destroy_timer(self._watchdog)
+        for publisher in (self._to_robot, self._sent):
+            self.destroy_publisher(publisher)
+
+
+def main(args: list[str] | None = None) -> int:
+    return run([GateNode], args)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,111 @@
+"""perception_node: camera frames in, CNN features out, one Features message a tick."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
+
+from lam_ros.demonstrations.alignment import Tick, TickAssembler
+from lam_ros.errors import ConfigError, LamError
+from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, one_thread, resolve, run, stamp_to_ns
+from lam_ros.nodes.images import features_message, image_message, to_rgb
+from lam_ros.nodes.qos import SENSOR, STREAM
+from lam_ros.policy.checkpoint import digest, load_policy
+from lam_ros.policy.explain import draw_attention
+
+
+class PerceptionNode(LamNode):
+    """Event driven: the frame that completes a tick is the one whose callback computes and publishes it."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("perception", **kwargs)
+        self.declare("checkpoint", "", "The policy's .safetensors file.", read_only=True)
+
+    def configure(self) -> None:
+        if not self.parameter("checkpoint"):
+            raise ConfigError("the parameter checkpoint is empty; give the .safetensors file that `lam train` wrote.")
+        path = resolve(self.parameter("checkpoint"))
+        self._policy = load_policy(path, self.robot)
+        self._digest = digest(path)
+        self._assembler = TickAssembler(self.robot)
+        self._published = 0
+        self._refused = 0
+        self._warm_up()
+        self._features = self.create_publisher(Image, "lam/features", STREAM)
+        self._explanations = {
+            camera: self.create_publisher(Image, f"lam/explain/{camera}", STREAM) for camera in self.robot.cameras
+        }
+        self._subscriptions_made = [
+            self.create_subscription(
+                Image if camera.transport == "raw" else CompressedImage,
+                camera.subscribed_topic,
+                partial(self._on_frame, name),
+                SENSOR,
+            )
+            for name, camera in self.robot.cameras.items()
+        ]
+        self.figure("features published", lambda: self._published)
+        self.figure("frames dropped on purpose", lambda: self._assembler.dropped)
+        self.figure("frames refused", lambda: self._refused)
+
+    def _warm_up(self) -> None:
+        """The first passes of a network are many times slower; they are made before anyone waits for them."""
+        frames = {
+            name: np.zeros((camera.height, camera.width, 3), dtype=np.uint8)
+            for name, camera in self.robot.cameras.items()
+        }
+        for _ in range(5):
+            self._policy.perceive(frames, 0)
+
+    def start(self) -> None:
+        self._assembler = TickAssembler(self.robot)
+
+    def _on_frame(self, camera: str, message: Image | CompressedImage) -> None:
+        if not self.is_active:
+            return
+        try:
+            tick = self._assembler.push(camera, stamp_to_ns(message.header.stamp), message)
+            if tick is not None:
+                self._publish(tick)
+        except LamError as error:
+            self._refused += 1
+            self.note("frames", ERROR, str(error))
+
+    def _publish(self, tick: Tick) -> None:
+        images = {camera: to_rgb(message) for camera, message in tick.images.items()}
+        features = self._policy.perceive(images, tick.stamp_ns)
+        if not np.isfinite(features.values).all():
+            self.note("features", ERROR, "the CNN gives values that are not finite; train the checkpoint again.")
+            return
+        self._features.publish(features_message(features.values, tick.stamp_ns, self._digest))
+        self._published += 1
+        self.note("frames", OK, "every camera delivers")
+        for camera, publisher in self._explanations.items():
+            if publisher.get_subscription_count():
+                drawn = draw_attention(images[camera], self._policy.attention(camera, images[camera]))
+                publisher.publish(image_message(drawn, tick.stamp_ns, self.robot.cameras[camera].frame_id))
+
+    def publish_diagnostics(self) -> None:
+        if self.is_active and self._published == 0 and self._refused == 0:
+            self._status["features"] = (WARN, "active, but no complete set of frames has arrived yet")
+        elif self._status.get("features", (OK, ""))[0] == WARN:
+            self._status["features"] = (OK, "features leave")
+        super().publish_diagnostics()
+
+    def _forget(self) -> None:
+        for subscription in self._subscriptions_made:
+            self.destroy_subscription(subscription)
+        for publisher in (self._features, *self._explanations.values()):
+            self.destroy_publisher(publisher)
+
+
+def main(args: list[str] | None = None) -> int:
+    one_thread()
+    return run([PerceptionNode], args)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

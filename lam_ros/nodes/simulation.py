@@ -1,0 +1,250 @@
+"""simulation_node: the embedded simulator as a robot: cameras, joint states and /clock out, robot/command in.
+
+In ``realtime`` it keeps pace with the wall clock. In ``lockstep`` it runs as fast as the machine allows and loses
+nothing: after the frames of a tick it waits until the gate has answered that very tick, and only then lets time pass.
+
+    reset ─▶ publish joint states, objects, frames of tick t ─▶ wait for lam/command stamped t ─▶ a period of physics ─┐
+                 ▲                                                                                                    │
+                 └───────────────── until success, or the task's time is up ◀─────────────────────────────────────────┘
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
+from rosgraph_msgs.msg import Clock as ClockMessage
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import ColorRGBA
+from std_srvs.srv import Trigger
+from visualization_msgs.msg import Marker, MarkerArray
+
+import numpy as np
+
+from lam_ros.contract import NANOSECONDS
+from lam_ros.errors import ContractError, SimulationError
+from lam_ros.nodes.base import ERROR, OK, PlainNode, ns_to_stamp, run, stamp_to_ns
+from lam_ros.nodes.images import compressed_message, image_message
+from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES, command_positions, joint_message
+from lam_ros.nodes.qos import COMMAND, LATCHED, STREAM
+from lam_ros.simulation.simulation import Simulation
+from lam_ros.simulation.tasks import TASKS
+
+BETWEEN_EPISODES_S = 1.0  # of simulated time: nodes see the pause, and begin anew
+MAX_CATCH_UP_S = 0.1
+
+
+class SimulationNode(PlainNode):
+    """See the module's docstring."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("simulation", **kwargs)
+        self.declare("task", "reach", f"Task on the table: {', '.join(TASKS)}.", read_only=True)
+        self.declare("mode", "realtime", "realtime, or lockstep: as fast as the machine allows.", read_only=True)
+        self.declare("seed", 0, "Seed of the first episode; each reset counts up.", (0, 2**31 - 1))
+        self.declare("disturbance", 0.0, "Servo error to correct while demonstrating, in rad.", (0.0, 0.2))
+        self.declare("answer_timeout_s", 2.0, "Wall time after which lockstep goes on without an answer.", (0.05, 60.0))
+        self.declare("black_camera", "", "Publish black frames for this camera, or for `all`: does the policy look?")
+        self._mode = self.parameter("mode")
+        if self._mode not in ("realtime", "lockstep"):
+            raise SimulationError(f"mode is {self._mode!r}; valid are realtime and lockstep.")
+        self._simulation = Simulation(self.robot, self.parameter("task"), self.robot_file)
+        self._simulation.skip(time.time())  # stamps stay apart from those of earlier runs
+        self._joint_step_s = 1.0 / self.robot.joint_states.rate_hz
+        self._next_seed = int(self.parameter("seed"))
+        self._seed = self._next_seed
+        self._target: np.ndarray | None = None
+        self._outcome = "idle"
+        self._tick_ns: int | None = None  # of the tick that waits for its answer
+        self._tick_wall_s = 0.0
+        self._is_answered = False
+        self._has_command = False
+        self._unanswered = 0
+        self._latencies_ms: list[float] = []
+        self._make_interfaces()
+        self._publish_status()
+        if self._mode == "realtime":
+            self._begin()
+            self._wall_s = time.monotonic()
+            self._since_frame_s = 0.0
+            self.create_timer(self._joint_step_s, self._keep_pace, clock=self._steady)
+        else:
+            self.create_timer(0.02, self._check_answer, clock=self._steady)
+
+    def _make_interfaces(self) -> None:
+        self._clock_publisher = self.create_publisher(ClockMessage, "/clock", 10)
+        self._joints = self.create_publisher(JointState, self.robot.joint_states.topic, STREAM)
+        self._frames = {
+            name: (
+                self.create_publisher(Image, camera.topic, STREAM),
+                self.create_publisher(CompressedImage, f"{camera.topic}/compressed", STREAM),
+            )
+            for name, camera in self.robot.cameras.items()
+        }
+        self._objects = self.create_publisher(MarkerArray, "simulation/objects", STREAM)
+        self._status_publisher = self.create_publisher(DiagnosticStatus, "simulation/status", LATCHED)
+        self.create_subscription(
+            ROBOT_COMMAND_TYPES[self.robot.command.type], self.robot.command.topic, self._on_robot_command, COMMAND
+        )
+        self.create_subscription(JointState, "lam/command", self._on_sent, STREAM)
+        self.create_service(Trigger, "simulation/reset", self._on_reset)
+        self.figure("unanswered ticks", lambda: self._unanswered)
+
+    # What comes in
+
+    def _on_robot_command(self, message: Any) -> None:
+        try:
+            self._target = command_positions(message, self.contract)
+        except ContractError as error:
+            self.note("robot command", ERROR, str(error))
+            return
+        self.note("robot command", OK, "commands fit the robot")
+        self._has_command = True
+        self._go_on()
+
+    def _on_sent(self, message: JointState) -> None:
+        answers = message.header.frame_id != "hold" and stamp_to_ns(message.header.stamp) == self._tick_ns
+        if self._mode == "lockstep" and answers:
+            self._latencies_ms.append(1e3 * (time.perf_counter() - self._tick_wall_s))
+            self._is_answered = True
+            self._go_on()
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._next_seed = max(self._next_seed, int(self.parameter("seed")))
+        self._begin()
+        response.success, response.message = True, str(self._seed)
+        return response
+
+    # Episodes
+
+    def _begin(self) -> None:
+        simulation = self._simulation
+        simulation.skip(BETWEEN_EPISODES_S)
+        self._seed = self._next_seed
+        self._next_seed += 1
+        simulation.reset(self._seed, self.parameter("disturbance"))
+        self._target, self._tick_ns = None, None
+        self._latencies_ms, self._unanswered = [], 0
+        self._outcome = "running"
+        self._publish_status()
+        self._publish_clock_and_joints()
+        if self._mode == "lockstep":
+            self._publish_tick()
+
+    def _end_if_over(self) -> bool:
+        if self._outcome == "running" and self._simulation.is_over:
+            self._outcome = "success" if self._simulation.has_succeeded else "failure"
+            self._publish_status()
+        return self._outcome != "running"
+
+    # Lockstep
+
+    def _publish_tick(self) -> None:
+        self._is_answered = self._has_command = False
+        self._tick_ns = self._simulation.now_ns
+        self._publish_objects()
+        rendered = {name: self._frame(name) for name in self.robot.cameras}
+        self._tick_wall_s = time.perf_counter()
+        for name, frame in rendered.items():
+            self._publish_frame(name, frame)
+
+    def _go_on(self) -> None:
+        if self._mode == "lockstep" and self._tick_ns is not None and self._is_answered and self._has_command:
+            self._pass_period()
+
+    def _check_answer(self) -> None:
+        waited_s = time.perf_counter() - self._tick_wall_s
+        if self._tick_ns is not None and waited_s > self.parameter("answer_timeout_s"):
+            self._unanswered += 1
+            self._pass_period()
+
+    def _pass_period(self) -> None:
+        self._tick_ns = None
+        for _ in range(round(self.robot.joint_states.rate_hz / self.robot.policy.rate_hz)):
+            self._simulation.advance(self._joint_step_s, self._target)
+            self._publish_clock_and_joints()
+        if not self._end_if_over():
+            self._publish_tick()
+
+    # Real time
+
+    def _keep_pace(self) -> None:
+        now_s = time.monotonic()
+        self._wall_s = max(self._wall_s, now_s - MAX_CATCH_UP_S)  # a stalled machine is not caught up with at any cost
+        while self._wall_s <= now_s:
+            self._wall_s += self._joint_step_s
+            self._simulation.advance(self._joint_step_s, self._target)
+            self._publish_clock_and_joints()
+            self._since_frame_s += self._joint_step_s
+        fastest = max(camera.rate_hz for camera in self.robot.cameras.values())
+        if self._since_frame_s >= 1.0 / fastest - 1e-6:
+            self._since_frame_s = 0.0
+            self._publish_objects()
+            for name in self.robot.cameras:
+                self._publish_frame(name, self._frame(name))
+        self._end_if_over()
+
+    # What goes out
+
+    def _publish_clock_and_joints(self) -> None:
+        simulation = self._simulation
+        self._clock_publisher.publish(ClockMessage(clock=ns_to_stamp(simulation.now_ns)))
+        message = joint_message(self.contract.joints, simulation.state, simulation.now_ns)
+        message.velocity = simulation.velocity.astype(float).tolist()
+        self._joints.publish(message)
+
+    def _frame(self, camera: str) -> np.ndarray | None:
+        if not any(publisher.get_subscription_count() for publisher in self._frames[camera]):
+            return None
+        frame = self._simulation.render(camera)
+        return np.zeros_like(frame) if self.parameter("black_camera") in (camera, "all") else frame
+
+    def _publish_frame(self, camera: str, frame: np.ndarray | None) -> None:
+        if frame is None:
+            return
+        raw, compressed = self._frames[camera]
+        frame_id, stamp_ns = self.robot.cameras[camera].frame_id, self._simulation.now_ns
+        if raw.get_subscription_count():
+            raw.publish(image_message(frame, stamp_ns, frame_id))
+        if compressed.get_subscription_count():
+            compressed.publish(compressed_message(frame, stamp_ns, frame_id))
+
+    def _publish_objects(self) -> None:
+        """Poses of the task's objects, for experts and RViz. A marker's id is the episode's seed."""
+        markers = []
+        for name, pose in self._simulation.objects.items():
+            marker = Marker(ns=name, id=self._seed, type=Marker.CUBE, scale=Vector3(x=0.04, y=0.04, z=0.04))
+            marker.header.frame_id = "base_link"
+            marker.header.stamp = ns_to_stamp(self._simulation.now_ns)
+            x, y, z = (float(value) for value in pose.position)
+            turn = Quaternion(z=float(np.sin(pose.yaw / 2)), w=float(np.cos(pose.yaw / 2)))
+            marker.pose = Pose(position=Point(x=x, y=y, z=z), orientation=turn)
+            marker.color = ColorRGBA(r=0.9, g=0.3, b=0.3, a=0.5)
+            markers.append(marker)
+        self._objects.publish(MarkerArray(markers=markers))
+
+    def _publish_status(self) -> None:
+        values = {
+            "task": self._simulation.task.name,
+            "seed": self._seed,
+            "elapsed_s": round(self._simulation.elapsed_s, 3),
+            "unanswered": self._unanswered,
+            "latencies_ms": " ".join(f"{value:.2f}" for value in self._latencies_ms),
+        }
+        level = DiagnosticStatus.OK if self._outcome != "failure" else DiagnosticStatus.WARN
+        status = DiagnosticStatus(level=level, name="simulation", message=self._outcome)
+        status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+        self._status_publisher.publish(status)
+
+    def close(self) -> None:
+        self._simulation.close()
+
+
+def main(args: list[str] | None = None) -> int:
+    return run([SimulationNode], args)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,175 @@
+"""teleop_node: a demonstrator drives. The scripted expert in simulation, or a keyboard that works over SSH."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import termios
+import threading
+import tty
+from typing import Any
+
+import numpy as np
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
+from visualization_msgs.msg import MarkerArray
+
+from lam_ros.contract import seconds_to_ns
+from lam_ros.control.limits import MotionLimits
+from lam_ros.control.teleop import KeyboardJog
+from lam_ros.demonstrations.alignment import StateHistory
+from lam_ros.errors import ConfigError, ContractError
+from lam_ros.nodes.base import ERROR, OK, PlainNode, run, stamp_to_ns
+from lam_ros.nodes.joints import joint_message
+from lam_ros.nodes.qos import COMMAND, LATCHED, SENSOR, STREAM
+
+RELEASE_S = 0.4  # without a key for so long, nobody drives
+
+
+class TeleopNode(PlainNode):
+    """Publishes ``teleop/command`` and says on ``lam/takeover`` whether a human drives."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("teleop", **kwargs)
+        self.declare("source", "expert", "expert (the simulator's scripted demonstrator) or keyboard.", read_only=True)
+        self.declare("task", "reach", "The task that the expert demonstrates.", read_only=True)
+        self._history = StateHistory(seconds_to_ns(self.robot.joint_states.max_age_s))
+        self._measured: np.ndarray | None = None
+        self._takeover = False
+        self._commands = self.create_publisher(JointState, "teleop/command", COMMAND)
+        self._takeovers = self.create_publisher(Bool, "lam/takeover", LATCHED)
+        self.create_subscription(JointState, self.robot.joint_states.topic, self._on_joint_states, SENSOR)
+        source = self.parameter("source")
+        if source == "expert":
+            self._begin_expert()
+        elif source == "keyboard":
+            self._begin_keyboard()
+        else:
+            raise ConfigError(f"source is {source!r}; valid are expert and keyboard.")
+
+    def _on_joint_states(self, message: JointState) -> None:
+        try:
+            self._measured = self.contract.in_order(message.name, message.position, "joint_states")
+        except ContractError as error:
+            self.note("joint states", ERROR, str(error))
+            return
+        self._history.push(stamp_to_ns(message.header.stamp), self._measured)
+        self.note("joint states", OK, "every joint is measured")
+
+    def _drive(self, is_driving: bool) -> None:
+        if is_driving != self._takeover:
+            self._takeover = is_driving
+            self._takeovers.publish(Bool(data=is_driving))
+
+    def _send(self, target: np.ndarray, stamp_ns: int) -> None:
+        self._drive(True)
+        self._commands.publish(joint_message(self.contract.joints, target, stamp_ns))
+
+    # The scripted expert
+
+    def _begin_expert(self) -> None:
+        from lam_ros.config import urdf_path
+        from lam_ros.control.kinematics import Kinematics
+        from lam_ros.simulation.experts import make_expert
+
+        kinematics = Kinematics(urdf_path(self.robot, self.robot_file), self.robot.joint_names)
+        self._expert = make_expert(self.parameter("task"), self.robot, kinematics)
+        self._episode: int | None = None
+        self.create_subscription(MarkerArray, "simulation/objects", self._on_objects, STREAM)
+
+    def _on_objects(self, message: MarkerArray) -> None:
+        from lam_ros.simulation.simulation import Pose
+
+        if not message.markers:
+            return
+        first = message.markers[0]
+        stamp_ns = stamp_to_ns(first.header.stamp)
+        if first.id != self._episode:
+            self._episode = first.id
+            self._expert.begin(first.id)
+        objects = {}
+        for marker in message.markers:
+            place, turn = marker.pose.position, marker.pose.orientation
+            objects[marker.ns] = Pose(np.array([place.x, place.y, place.z]), 2.0 * float(np.arctan2(turn.z, turn.w)))
+        try:
+            state = self._history.at(stamp_ns)
+        except ContractError as error:
+            self.note("expert", ERROR, str(error))
+            return
+        self._send(self._expert.act(state.astype(np.float64), objects), stamp_ns)
+        self.note("expert", OK, "the expert demonstrates")
+
+    # The keyboard
+
+    def _begin_keyboard(self) -> None:
+        if not sys.stdin.isatty():
+            raise ConfigError("keyboard teleoperation needs a terminal; start it with `lam node teleop` in one.")
+        self._jog = KeyboardJog(self.contract.joints, MotionLimits.of(self.robot))
+        self._target: np.ndarray | None = None
+        self._pressed_at = -np.inf
+        self._recorder = {
+            name: self.create_client(Trigger, f"recorder/{name}")
+            for name in ("start", "stop", "discard", "mark_success", "mark_failure")
+        }
+        self._actions = {" ": "start", "\r": "stop", "\x7f": "discard", "+": "mark_success", "-": "mark_failure"}
+        self._terminal = termios.tcgetattr(sys.stdin)
+        tty.setcbreak(sys.stdin)
+        sys.stdout.write(
+            f"{self._jog.help()}\nspace record   enter keep   backspace discard   + success   - failure   Ctrl-C end\n"
+        )
+        sys.stdout.flush()
+        self._reading = True
+        self._keys: list[str] = []
+        self._reader = threading.Thread(target=self._read_keys, daemon=True)
+        self._reader.start()
+        self.create_timer(0.02, self._on_keys, clock=self._steady)
+
+    def _read_keys(self) -> None:
+        while self._reading:
+            ready, _, _ = select.select([sys.stdin], [], [], 0.1)
+            if ready:
+                text = os.read(sys.stdin.fileno(), 64).decode("utf-8", "ignore")
+                self._keys.extend(text.replace("\n", "\r"))
+
+    def _on_keys(self) -> None:
+        keys, self._keys = self._keys, []
+        now_s = self.seconds()
+        for key in keys:
+            if key in self._actions:
+                self._call_recorder(self._actions[key])
+            elif self._measured is not None:
+                target = self._jog.press(key, self._measured if self._target is None else self._target)
+                if target is not None:
+                    self._target, self._pressed_at = target, now_s
+        if self._target is not None and now_s - self._pressed_at <= RELEASE_S:
+            self._send(self._target, self.get_clock().now().nanoseconds)
+        else:
+            self._target = None
+            self._drive(False)
+
+    def _call_recorder(self, name: str) -> None:
+        client = self._recorder[name]
+        if not client.service_is_ready():
+            sys.stdout.write("no recorder is running; start one with `lam up record`\n")
+            return
+
+        def told(future: Any) -> None:
+            sys.stdout.write(f"{future.result().message}\n")
+            sys.stdout.flush()
+
+        client.call_async(Trigger.Request()).add_done_callback(told)
+
+    def close(self) -> None:
+        if hasattr(self, "_terminal"):
+            self._reading = False
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._terminal)
+
+
+def main(args: list[str] | None = None) -> int:
+    return run([TeleopNode], args)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
