@@ -96,3 +96,10 @@ def rgb_from_compressed(message: Any) -> np.ndarray:
             "check the driver, or use its raw topic."
         )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def scale_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W, 3) at the policy's ``size`` (width, height); the image itself where it has that size already."""
+    if (image.shape[1], image.shape[0]) == tuple(size):
+        return image
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)

@@ -25,8 +25,7 @@ from lam_ros.demonstrations.dataset import Dataset, Demonstration, digest_of
 from lam_ros.demonstrations.episode import Episode
 from lam_ros.demonstrations.wire import decode, stamp_ns_of
 from lam_ros.errors import ContractError, EpisodeError
-from lam_ros.images import rgb_from_compressed, rgb_from_image
-from lam_ros.policy.perception import scale_image
+from lam_ros.images import rgb_from_compressed, rgb_from_image, scale_image
 
 
 @dataclass(frozen=True)

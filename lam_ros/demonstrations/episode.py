@@ -170,13 +170,14 @@ class EpisodeWriter:
             EpisodeError: the disk does not take it; what was written before stays readable.
         """
         channel = self._channels[topic]
-        stamp = header_stamp_ns(channel.topic.msgtype, data)
+        # A stamp of zero means "now" to trajectory controllers.
+        stamp = header_stamp_ns(channel.topic.msgtype, data) or received_ns
         channel.sequence += 1
         try:
-            self._writer.add_message(channel.id, received_ns, data, stamp or received_ns, channel.sequence)
+            self._writer.add_message(channel.id, received_ns, data, stamp, channel.sequence)
         except OSError as error:
             raise EpisodeError(f"{self.folder} cannot be written: {error}. Free some space and record again.") from None
-        channel.meter.add(stamp if stamp is not None else received_ns)
+        channel.meter.add(stamp)
         self._start_ns = received_ns if self._start_ns is None else self._start_ns
         self._end_ns = max(self._end_ns, received_ns)
 

@@ -229,6 +229,11 @@ def faster_precision(network: PolicyNetwork, batch: int) -> str:
     return min(seconds, key=seconds.__getitem__)
 
 
+def untrained_path(checkpoint: Path) -> Path:
+    """Where training leaves the policy as it was before its first step: the same network, knowing nothing."""
+    return checkpoint.with_name(f"{checkpoint.stem}.untrained{checkpoint.suffix}")
+
+
 def _check(dataset: Dataset, log: logging.Logger) -> None:
     states = torch.cat([torch.from_numpy(d.state) for d in dataset.demonstrations])
     actions = torch.cat([torch.from_numpy(d.action) for d in dataset.demonstrations])
@@ -267,10 +272,15 @@ def train(
     (folder / "settings.json").write_text(json.dumps(asdict(config), indent=2))
     lightning.seed_everything(config.seed, verbose=False)
     network = PolicyNetwork(config.policy, dataset.contract)
+
+    def info(figures: dict[str, float]) -> CheckpointInfo:
+        return CheckpointInfo(dataset.contract, config.policy, dataset.robot, dataset.task, dataset.digest, figures)
+
     training, validation = (
         Frames.of(part, config.policy.chunk) for part in dataset.split(config.validation_share, config.seed)
     )
     network.normaliser.fit(training.state, training.offsets)
+    save_checkpoint(untrained_path(checkpoint), network, info({}))
     precision = config.precision
     if precision == "auto":
         precision = faster_precision(network, config.perception_batch)  # type: ignore[assignment]
@@ -292,8 +302,7 @@ def train(
         **{f"perception_{key}": value for key, value in perceived.items()},
         **{f"action_{key}": value for key, value in acted.items()},
     }
-    info = CheckpointInfo(dataset.contract, config.policy, dataset.robot, dataset.task, dataset.digest, figures)
-    save_checkpoint(checkpoint, network, info)
+    save_checkpoint(checkpoint, network, info(figures))
     return TrainingResult(checkpoint, folder, figures)
 
 

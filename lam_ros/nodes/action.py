@@ -12,7 +12,7 @@ from lam_ros.contract import Features, seconds_to_ns
 from lam_ros.demonstrations.alignment import StateHistory
 from lam_ros.errors import ConfigError, ContractError, LamError
 from lam_ros.images import pixels
-from lam_ros.nodes.base import ERROR, OK, LamNode, one_thread, resolve, run, stamp_to_ns
+from lam_ros.nodes.base import ERROR, OK, LamNode, resolve, stamp_to_ns
 from lam_ros.nodes.joints import joint_message
 from lam_ros.nodes.qos import COMMAND, LATCHED, SENSOR, STREAM
 from lam_ros.policy.checkpoint import digest, load_policy
@@ -108,12 +108,3 @@ class ActionNode(LamNode):
         for subscription in self._subscriptions_made:
             self.destroy_subscription(subscription)
         self.destroy_publisher(self._commands)
-
-
-def main(args: list[str] | None = None) -> int:
-    one_thread()
-    return run([ActionNode], args)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.time import Time
 
 import rclpy
@@ -78,6 +78,9 @@ class _Basics:
     def parameter(self, name: str) -> Any:
         return self.get_parameter(name).value
 
+    def close(self) -> None:
+        """Let go of what must not wait for the garbage collector: files, threads, contexts."""
+
     # Time
 
     def seconds(self) -> float:
@@ -114,7 +117,7 @@ class _Basics:
         )
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
-        with contextlib.suppress(rclpy.handle.InvalidHandle):  # while shutting down
+        if self.context.ok():  # else the node is shutting down
             self._diagnostics.publish(message)
 
 
@@ -155,26 +158,33 @@ class LamNode(_Basics, LifecycleNode):
     def stop(self) -> None:
         """Stop acting, safely."""
 
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def _attempt(self, step: Callable[[], None], subject: str) -> TransitionCallbackReturn:
+        """Run one step of the lifecycle; rclpy would swallow what it raises."""
         try:
-            self.load_robot()
-            self.configure()
+            step()
+            self.note(subject, OK, f"{subject} done")
         except LamError as error:
             self.failure = str(error)
-            self.get_logger().fatal(f"cannot configure: {error}")
-            self.note("configuration", ERROR, str(error))
+            self.get_logger().fatal(f"{subject} failed: {error}")
+            self.note(subject, ERROR, str(error))
             return TransitionCallbackReturn.FAILURE
-        self.note("configuration", OK, f"configured for robot {self.robot.name}")
+        except Exception as error:
+            self.failure = f"{subject} failed with a fault of lam_ros: {error!r}"
+            self.get_logger().fatal(traceback.format_exc())
+            return TransitionCallbackReturn.ERROR
         return TransitionCallbackReturn.SUCCESS
 
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        def load_and_configure() -> None:
+            self.load_robot()
+            self.configure()
+
+        return self._attempt(load_and_configure, "configuration")
+
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        try:
-            self.start()
-        except LamError as error:
-            self.failure = str(error)
-            self.get_logger().fatal(f"cannot activate: {error}")
-            self.note("activation", ERROR, str(error))
-            return TransitionCallbackReturn.FAILURE
+        result = self._attempt(self.start, "activation")
+        if result is not TransitionCallbackReturn.SUCCESS:
+            return result
         self.is_active = True
         self.get_logger().info("active")
         return super().on_activate(state)
@@ -233,53 +243,34 @@ def run(factories: Sequence[Callable[[], Any]], args: list[str] | None = None) -
     """Run nodes in this process until it is told to stop; the exit code is 0 after Ctrl-C or SIGTERM, 1 after a failure."""
     nodes: list[Any] = []
     executor = None
-    code = 0
     try:
         rclpy.init(args=args)
         executor = make_executor()
         for factory in factories:
             nodes.append(factory())
             executor.add_node(nodes[-1])
-        executor.spin()
+        # Not spin(): with rclpy 9.1's events executor it starves timers made later, and does not end with the context.
+        while rclpy.ok():
+            executor.spin_once(timeout_sec=0.2)
     except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except NodeFailedError as error:
+        return 0
+    except (NodeFailedError, LamError) as error:
         sys.stderr.write(f"{error}\n")
-        code = 1
-    except LamError as error:
-        sys.stderr.write(f"{error}\n")
-        code = 1
+        return 1
+    except RCLError:
+        if rclpy.ok():
+            raise
+        return 0  # told to stop in the middle of construction
     finally:
         with contextlib.suppress(KeyboardInterrupt):
             for node in nodes:
-                if hasattr(node, "close"):
-                    node.close()
+                node.close()
             if executor is not None:
                 executor.shutdown(timeout_sec=1.0)
             for node in nodes:
                 node.destroy_node()
             rclpy.try_shutdown()
-    return code
-
-
-def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
-    """Poll a condition that other threads make true; whether it became true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.002)
-    return True
-
-
-def one_thread() -> None:
-    """The control path wants one thread: two contend with the cameras and once reached 700 ms for one ResNet18."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    import cv2
-    import torch
-
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    return 0
 
 
 def resolve(path: str) -> Path:

@@ -12,7 +12,7 @@ from std_srvs.srv import Trigger
 from lam_ros.control.gate import Driver, Gate, Request, Sent
 from lam_ros.control.limits import MotionLimits
 from lam_ros.errors import ContractError
-from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, run, stamp_to_ns
+from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, stamp_to_ns
 from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES, joint_message, robot_command
 from lam_ros.nodes.qos import COMMAND, LATCHED, SENSOR, STREAM
 
@@ -129,11 +129,3 @@ class GateNode(LamNode):
         self.destroy_timer(self._watchdog)
         for publisher in (self._to_robot, self._sent):
             self.destroy_publisher(publisher)
-
-
-def main(args: list[str] | None = None) -> int:
-    return run([GateNode], args)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

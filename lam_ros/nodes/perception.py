@@ -10,7 +10,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from lam_ros.demonstrations.alignment import Tick, TickAssembler
 from lam_ros.errors import ConfigError, LamError
-from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, one_thread, resolve, run, stamp_to_ns
+from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, resolve, stamp_to_ns
 from lam_ros.nodes.images import features_message, image_message, to_rgb
 from lam_ros.nodes.qos import SENSOR, STREAM
 from lam_ros.policy.checkpoint import digest, load_policy
@@ -100,12 +100,3 @@ class PerceptionNode(LamNode):
             self.destroy_subscription(subscription)
         for publisher in (self._features, *self._explanations.values()):
             self.destroy_publisher(publisher)
-
-
-def main(args: list[str] | None = None) -> int:
-    one_thread()
-    return run([PerceptionNode], args)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

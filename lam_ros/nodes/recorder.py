@@ -17,7 +17,7 @@ from std_srvs.srv import Trigger
 from lam_ros.demonstrations.episode import EpisodeWriter, Outcome, Topic, recover_partials
 from lam_ros.demonstrations.wire import header_frame_id
 from lam_ros.errors import ConfigError, EpisodeError
-from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, resolve, run
+from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, resolve
 from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES
 
 DEPTH = 1000  # of the subscriptions: room for the longest pause of a busy machine
@@ -225,11 +225,3 @@ class RecorderNode(LamNode):
         for service in self._services_made:
             self.destroy_service(service)
         self.destroy_timer(self._matcher)
-
-
-def main(args: list[str] | None = None) -> int:
-    return run([RecorderNode], args)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
 from rosgraph_msgs.msg import Clock as ClockMessage
@@ -21,11 +22,8 @@ from std_msgs.msg import ColorRGBA
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
-import numpy as np
-
-from lam_ros.contract import NANOSECONDS
 from lam_ros.errors import ContractError, SimulationError
-from lam_ros.nodes.base import ERROR, OK, PlainNode, ns_to_stamp, run, stamp_to_ns
+from lam_ros.nodes.base import ERROR, OK, PlainNode, ns_to_stamp, stamp_to_ns
 from lam_ros.nodes.images import compressed_message, image_message
 from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES, command_positions, joint_message
 from lam_ros.nodes.qos import COMMAND, LATCHED, STREAM
@@ -121,7 +119,7 @@ class SimulationNode(PlainNode):
 
     def _begin(self) -> None:
         simulation = self._simulation
-        simulation.skip(BETWEEN_EPISODES_S)
+        simulation.skip(self._joint_step_s)
         self._seed = self._next_seed
         self._next_seed += 1
         simulation.reset(self._seed, self.parameter("disturbance"))
@@ -137,6 +135,8 @@ class SimulationNode(PlainNode):
         if self._outcome == "running" and self._simulation.is_over:
             self._outcome = "success" if self._simulation.has_succeeded else "failure"
             self._publish_status()
+            if self._mode == "lockstep":
+                self._simulation.skip(BETWEEN_EPISODES_S)
         return self._outcome != "running"
 
     # Lockstep
@@ -155,6 +155,9 @@ class SimulationNode(PlainNode):
             self._pass_period()
 
     def _check_answer(self) -> None:
+        if self._outcome != "running":  # as any robot at rest; those who come late must find it
+            self._simulation.skip(self._joint_step_s)
+            self._publish_clock_and_joints()
         waited_s = time.perf_counter() - self._tick_wall_s
         if self._tick_ns is not None and waited_s > self.parameter("answer_timeout_s"):
             self._unanswered += 1
@@ -240,11 +243,3 @@ class SimulationNode(PlainNode):
 
     def close(self) -> None:
         self._simulation.close()
-
-
-def main(args: list[str] | None = None) -> int:
-    return run([SimulationNode], args)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -21,7 +21,7 @@ from lam_ros.control.limits import MotionLimits
 from lam_ros.control.teleop import KeyboardJog
 from lam_ros.demonstrations.alignment import StateHistory
 from lam_ros.errors import ConfigError, ContractError
-from lam_ros.nodes.base import ERROR, OK, PlainNode, run, stamp_to_ns
+from lam_ros.nodes.base import ERROR, OK, PlainNode, stamp_to_ns
 from lam_ros.nodes.joints import joint_message
 from lam_ros.nodes.qos import COMMAND, LATCHED, SENSOR, STREAM
 
@@ -165,11 +165,3 @@ class TeleopNode(PlainNode):
         if hasattr(self, "_terminal"):
             self._reading = False
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._terminal)
-
-
-def main(args: list[str] | None = None) -> int:
-    return run([TeleopNode], args)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lam_ros.policy.configuration import PolicyConfig
-
-
-def scale_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 (H, W, 3) at the policy's ``size`` (width, height); the image itself where it has that size already."""
-    if (image.shape[1], image.shape[0]) == tuple(size):
-        return image
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def spatial_softmax(activation: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from lam_ros.contract import Action, Contract, Features, Observation
 from lam_ros.errors import ContractError
+from lam_ros.images import scale_image
 from lam_ros.policy.action import ActionModule, Hidden
 from lam_ros.policy.configuration import PolicyConfig
 from lam_ros.policy.decoding import ActionDecoder
 from lam_ros.policy.normaliser import Normaliser
-from lam_ros.policy.perception import Perception, scale_image
+from lam_ros.policy.perception import Perception
 
 
 class PolicyNetwork(nn.Module):

@@ -1,0 +1,255 @@
+"""The one node table, what `lam up` and the launch files start of it, and the supervisor that keeps them together."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from lam_ros.config import load_robot
+from lam_ros.errors import BringUpError
+from lam_ros.share import share_path
+
+GRACE_S = 6.0  # for a node to stop by itself
+BringUp = Literal["simulate", "record", "deploy"]
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One kind of process: the nodes in it (modules of lam_ros.nodes) and what it is for."""
+
+    name: str
+    parts: tuple[str, ...]
+    summary: str
+
+    @property
+    def executable(self) -> str:
+        """Its name for `ros2 run lam_ros …`."""
+        return f"{self.name}_node"
+
+
+NODES: dict[str, NodeSpec] = {
+    spec.name: spec
+    for spec in (
+        NodeSpec("perception", ("perception",), "camera frames to CNN features"),
+        NodeSpec("action", ("action",), "features and joint states to policy commands (LSTM)"),
+        NodeSpec("gate", ("gate",), "limits, who may drive, watchdog; alone commands the robot"),
+        NodeSpec("recorder", ("recorder",), "writes sealed episodes"),
+        NodeSpec("teleop", ("teleop",), "a demonstrator drives: scripted expert or keyboard"),
+        NodeSpec("simulation", ("simulation",), "the embedded simulator as a robot"),
+        # The gate first: what guards the arm is there before what moves it.
+        NodeSpec("composed", ("gate", "action", "perception"), "gate, action and perception in one process"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process to start: a node of the table and its parameters."""
+
+    node: NodeSpec
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def arguments(self) -> list[str]:
+        """Its command line. Strings are quoted as YAML wants them, so that no text is taken for a number."""
+        options = [part for name, value in self.parameters.items() for part in ("-p", f"{name}:={json.dumps(value)}")]
+        return [sys.executable, "-m", "lam_ros.nodes", self.node.name, "--ros-args", *options]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose when bringing up.
+
+    Attributes:
+        robot: YAML path or the name of a shipped robot.
+        checkpoint: policy to perform; required for deploy.
+        task: of the simulator and the expert; the recorder's text otherwise.
+        dataset: folder of episodes; required for record.
+        simulated: whether the embedded simulator is the robot.
+        mode: the simulator's, realtime or lockstep.
+        teleop: who demonstrates: expert, keyboard, or none (run it yourself).
+        composed: perception, action and gate in one process.
+        simulation: further parameters of the simulator.
+    """
+
+    robot: str
+    checkpoint: str = ""
+    task: str = "reach"
+    dataset: str = ""
+    simulated: bool = False
+    mode: Literal["realtime", "lockstep"] = "realtime"
+    teleop: Literal["expert", "keyboard", "none"] = "none"
+    composed: bool = False
+    simulation: Mapping[str, Any] = field(default_factory=dict)
+
+
+def plan(what: BringUp, options: Options) -> list[Process]:
+    """The processes of a bring-up, in the order to start them.
+
+    simulate: simulator, gate, and the policy where a checkpoint is given, else whoever demonstrates.
+    record: gate, recorder and whoever demonstrates, with the simulator if it is the robot.
+    deploy: gate, perception and action, with the simulator if it is the robot.
+
+    Raises:
+        BringUpError, ConfigError: something that the bring-up needs is missing.
+    """
+    load_robot(options.robot)  # fail here, in one sentence, rather than in each node
+    simulated = options.simulated or what == "simulate"
+    common: dict[str, Any] = {"robot": options.robot, "use_sim_time": simulated}
+    lifecycle = {**common, "autostart": True}
+    processes: list[Process] = []
+    if simulated:
+        parameters = {"robot": options.robot, "task": options.task, "mode": options.mode, **options.simulation}
+        processes.append(Process(NODES["simulation"], parameters))
+    performs = what == "deploy" or (what == "simulate" and bool(options.checkpoint))
+    if performs:
+        if not options.checkpoint:
+            raise BringUpError("deploy needs a policy: give --checkpoint FILE, which `lam train` writes.")
+        if not Path(options.checkpoint).is_file():
+            raise BringUpError(f"there is no checkpoint {options.checkpoint}; give the file that `lam train` wrote.")
+        policy = {**lifecycle, "checkpoint": str(Path(options.checkpoint).resolve())}
+        if options.composed:
+            processes.append(Process(NODES["composed"], policy))
+        else:
+            processes += [Process(NODES["gate"], lifecycle)]
+            processes += [Process(NODES[name], policy) for name in ("action", "perception")]
+    else:
+        processes.append(Process(NODES["gate"], lifecycle))
+    if what == "record":
+        if not options.dataset:
+            raise BringUpError("record needs a folder for the episodes: give --out DIR.")
+        dataset = str(Path(options.dataset).resolve())
+        processes.append(Process(NODES["recorder"], {**lifecycle, "dataset": dataset, "task": options.task}))
+    if not performs and options.teleop != "none":
+        processes.append(Process(NODES["teleop"], {**common, "source": options.teleop, "task": options.task}))
+    return processes
+
+
+def node_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment nodes run in: the Fast DDS profile for large images and headless rendering, unless set already."""
+    environment = dict(os.environ if base is None else base)
+    chosen = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS")
+    if not any(name in environment for name in chosen):
+        older = environment.get("ROS_DISTRO") in ("humble", "iron")
+        environment[chosen[1] if older else chosen[0]] = str(share_path("config/fastdds.xml"))
+    environment.setdefault("MUJOCO_GL", "egl")
+    environment.setdefault("PYTHONUNBUFFERED", "1")
+    return environment
+
+
+def _die_with_parent() -> None:
+    """Linux: SIGTERM when `lam` is gone, so that not even SIGKILL leaves an orphan that drives an arm."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    with contextlib.suppress(ValueError):
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"was killed by signal {-code}"
+
+
+class Supervisor:
+    """Starts processes, prefixes their logs, notices when one dies, and stops them all.
+
+    Args:
+        log: told (node name, line) of everything they print.
+        environment: of the processes; ``node_environment()`` if not given.
+    """
+
+    def __init__(self, log: Callable[[str, str], None], environment: Mapping[str, str] | None = None) -> None:
+        self._log = log
+        self._environment = node_environment() if environment is None else dict(environment)
+        self._running: dict[str, tuple[Process, subprocess.Popen[str]]] = {}
+        self._last_lines: dict[str, str] = {}
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, processes: Iterable[Process]) -> None:
+        for process in processes:
+            self._start(process)
+
+    def _start(self, process: Process) -> None:
+        popen = subprocess.Popen(
+            process.arguments(),
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            process_group=0 if sys.version_info >= (3, 11) else None,  # Ctrl-C reaches us alone; we stop them in order
+            preexec_fn=_die_with_parent if sys.version_info >= (3, 11) else _die_in_own_group,
+        )
+        name = process.node.name
+        self._running[name] = (process, popen)
+        threading.Thread(target=self._read, args=(name, popen), daemon=True).start()
+
+    def _read(self, name: str, popen: subprocess.Popen[str]) -> None:
+        assert popen.stdout is not None
+        for line in popen.stdout:
+            text = line.rstrip()
+            if text:
+                self._last_lines[name] = text
+                self._log(name, text)
+
+    def pid(self, name: str) -> int:
+        return self._running[name][1].pid
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._running)
+
+    def check(self) -> None:
+        """Raises BringUpError, naming the node and why, when a process has ended."""
+        for name, (_, popen) in self._running.items():
+            code = popen.poll()
+            if code is not None:
+                time.sleep(0.1)  # its last line may still be on its way
+                said = self._last_lines.get(name, "")
+                raise BringUpError(f"{name} {_how_it_ended(code)}" + (f": {said}" if said else "."))
+
+    def revive(self) -> str | None:
+        """Start one dead process again; a sentence about it, None when all live."""
+        for name, (process, popen) in list(self._running.items()):
+            code = popen.poll()
+            if code is not None:
+                self._start(process)
+                return f"{name} {_how_it_ended(code)}; it is started again."
+        return None
+
+    def stop(self) -> None:
+        """Interrupt all, what moves the arm first; then terminate, then kill whoever does not listen."""
+        order = [popen for _, popen in reversed(self._running.values())]
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            for popen in order:
+                if popen.poll() is None:
+                    popen.send_signal(number)
+            deadline = time.monotonic() + GRACE_S
+            for popen in order:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    popen.wait(max(0.05, deadline - time.monotonic()))
+        self._running.clear()
+
+
+def _die_in_own_group() -> None:
+    os.setpgid(0, 0)
+    _die_with_parent()

@@ -1,0 +1,1 @@
+"""`lam …`: thin commands over the core and the nodes."""

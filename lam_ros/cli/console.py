@@ -1,0 +1,79 @@
+"""What the commands share: one console, progress bars, errors without tracebacks, an isolated ROS domain."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lam_ros.errors import LamError
+
+console = Console()
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Progress]:
+    """A progress display for long work."""
+    columns = (
+        TextColumn("{task.description}", justify="left"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as display:
+        yield display
+
+
+@contextlib.contextmanager
+def friendly_errors() -> Iterator[None]:
+    """A LamError becomes one sentence and exit code 1; Ctrl-C becomes exit code 130."""
+    try:
+        yield
+    except LamError as error:
+        console.print(f"[bold red]error[/] {escape(str(error))}", soft_wrap=True)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        console.print("interrupted; run the same command again to go on.")
+        raise SystemExit(130) from None
+
+
+@contextlib.contextmanager
+def isolated_ros() -> Iterator[None]:
+    """Keep simulated traffic on this machine and away from robots: localhost only, in a domain of this process' own.
+
+    The user's own ROS_DOMAIN_ID is respected.
+    """
+    before = dict(os.environ)
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    os.environ["ROS_LOCALHOST_ONLY"] = "1" if os.environ.get("ROS_DISTRO") in ("humble", "iron") else "0"
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def log_to(path: Path) -> Iterator[Callable[[str, str], None]]:
+    """A log function for a Supervisor that appends to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+
+        def log(name: str, line: str) -> None:
+            file.write(f"[{name}] {line}\n")
+            file.flush()
+
+        yield log
+
+
+def print_log(name: str, line: str) -> None:
+    """A log function for a Supervisor that prints with a prefix."""
+    console.print(f"[cyan]{name:>10}[/] {escape(line)}", highlight=False, soft_wrap=True)

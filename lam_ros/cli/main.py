@@ -1,0 +1,292 @@
+"""The command line. Each command parses, calls the core or the nodes, and shows what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from lam_ros.cli.console import console, friendly_errors, print_log, progress
+from lam_ros.config import load_robot
+
+app = typer.Typer(
+    help="Teach a robot arm by showing it: record, train, perform.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+episodes_app = typer.Typer(help="Look at recorded episodes.", no_args_is_help=True)
+app.add_typer(episodes_app, name="episodes")
+
+Robot = Annotated[str, typer.Option(help="Robot YAML, or the name of a robot that lam_ros ships.")]
+TaskName = Annotated[str, typer.Option(help="Task of the embedded simulator: reach, push or pick_place.")]
+Seed = Annotated[int, typer.Option(help="Seed of the first episode; each further one counts up.")]
+DEFAULT_ROBOT = "desk_arm"
+UNSEEN_SEED = 1_000_000  # far from every seed that demonstrations use
+
+
+@app.command()
+def up(
+    what: Annotated[Literal["simulate", "record", "deploy"], typer.Argument(help="What to bring up.")],
+    robot: Robot = DEFAULT_ROBOT,
+    checkpoint: Annotated[str, typer.Option(help="Policy to perform (deploy, simulate).")] = "",
+    task: Annotated[str, typer.Option(help="The simulator's task; for record on a robot, what is shown, in words.")] = (
+        "reach"
+    ),
+    out: Annotated[str, typer.Option(help="Folder of episodes (record).")] = "",
+    simulated: Annotated[bool, typer.Option("--simulated", help="The embedded simulator is the robot.")] = False,
+    teleop: Annotated[
+        Literal["expert", "none"],
+        typer.Option(help="Who demonstrates; for a keyboard run `lam node teleop` in another terminal."),
+    ] = "none",
+    composed: Annotated[bool, typer.Option("--composed", help="Perception, action and gate in one process.")] = False,
+    respawn: Annotated[bool, typer.Option("--respawn", help="Start a dead node again instead of stopping all.")] = False,
+) -> None:
+    """Start the nodes, with prefixed logs; Ctrl-C stops them all, and so does the death of one."""
+    from lam_ros.bringup import Options, Supervisor, plan
+    from lam_ros.cli.steps import require_ros
+
+    with friendly_errors():
+        require_ros()
+        options = Options(robot, checkpoint, task, out, simulated, "realtime", teleop, composed)
+        processes = plan(what, options)
+        with Supervisor(print_log) as supervisor:
+            supervisor.start(processes)
+            try:
+                while True:
+                    time.sleep(0.1)
+                    if respawn:
+                        said = supervisor.revive()
+                        if said:
+                            console.print(f"[bold yellow]{said}[/]")
+                    else:
+                        supervisor.check()
+            except KeyboardInterrupt:
+                console.print("stopping")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def node(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="perception, action, gate, recorder, teleop, simulation or composed.")],
+    robot: Robot = DEFAULT_ROBOT,
+    checkpoint: Annotated[str, typer.Option(help="Policy (perception, action, composed).")] = "",
+    autostart: Annotated[bool, typer.Option(help="Configure and activate a lifecycle node at once.")] = True,
+    sim_time: Annotated[bool, typer.Option("--sim-time", help="Take time from /clock.")] = False,
+) -> None:
+    """Run one node in this terminal, where there is no `ros2 run`. What follows `--` goes to ROS (`-- -p task:=push`)."""
+    from lam_ros.bringup import NODES, Process, node_environment
+    from lam_ros.cli.steps import require_ros
+    from lam_ros.errors import BringUpError
+
+    with friendly_errors():
+        require_ros()
+        if name not in NODES:
+            raise BringUpError(f"there is no node {name!r}; there are {', '.join(NODES)}.")
+        parameters: dict[str, object] = {"robot": robot, "use_sim_time": sim_time}
+        if name not in ("teleop", "simulation"):
+            parameters["autostart"] = autostart
+        if checkpoint:
+            parameters["checkpoint"] = str(Path(checkpoint).resolve())
+        arguments = Process(NODES[name], parameters).arguments()
+        os.environ.update(node_environment())
+        sys.stdout.flush()
+        os.execv(arguments[0], [*arguments, *context.args])
+
+
+@app.command()
+def record(
+    out: Annotated[Path, typer.Option(help="Folder that the episodes go to.")],
+    task: TaskName = "reach",
+    episodes: Annotated[int, typer.Option(min=1, help="How many the folder shall hold; those there count.")] = 50,
+    seed: Seed = 0,
+    robot: Robot = DEFAULT_ROBOT,
+) -> None:
+    """Record demonstrations of the scripted expert in the embedded simulator, through the recorder node.
+
+    On a robot: `lam up record --robot my.yaml --out DIR`, and `lam node teleop` in another terminal.
+    """
+    from lam_ros.cli import steps
+
+    with friendly_errors(), progress() as display:
+        bar = display.add_task(f"recording {task}", total=episodes, note="")
+        there = len(steps.list_episodes(out)) if out.is_dir() else 0
+        display.update(bar, completed=there)
+        done = steps.record(
+            robot, task, episodes, out, seed, out / "record.log", lambda result: display.advance(bar)
+        )
+    console.print(f"{done} episodes recorded; {out} holds {max(episodes, there)}.")
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Option(help="Folder of episodes.")],
+    out: Annotated[Path, typer.Option(help="Checkpoint to write (.safetensors).")],
+    robot: Robot = DEFAULT_ROBOT,
+    config: Annotated[Path | None, typer.Option(help="Training YAML; see config/train.yaml.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Overrides the YAML's seed.")] = None,
+    head: Annotated[Literal["regression", "categorical"] | None, typer.Option(help="Overrides the YAML's head.")] = None,
+    encoder: Annotated[Literal["strided", "article"] | None, typer.Option(help="Overrides the YAML's encoder.")] = None,
+    steps_scale: Annotated[float, typer.Option("--steps-scale", help="Multiplies the optimiser steps.")] = 1.0,
+) -> None:
+    """Train a policy; the same command after an interruption goes on where it stopped."""
+    from lam_ros.cli import steps
+
+    with friendly_errors():
+        settings = training_settings(config, steps_scale)
+        policy = settings.policy
+        if head:
+            policy = dataclasses.replace(policy, head=head)
+        if encoder:
+            policy = dataclasses.replace(policy, encoder=encoder)
+        settings = dataclasses.replace(settings, policy=policy, seed=settings.seed if seed is None else seed)
+        with progress() as display:
+            bars = TrainingBars(display)
+            result = steps.train_on(data, load_robot(robot), settings, out, bars.loaded, bars.step)
+        table = Table("figure", "value", title=f"{result.checkpoint}")
+        for name, value in result.figures.items():
+            table.add_row(name, f"{value:.4g}")
+        console.print(table)
+        console.print(f"curves: {result.log_folder} (tensorboard --logdir {result.log_folder})")
+
+
+def training_settings(config: Path | None, steps_scale: float = 1.0):  # type: ignore[no-untyped-def]
+    """The training YAML, or the shipped one, with its steps scaled."""
+    from lam_ros.learning.configuration import load_train_config
+    from lam_ros.share import share_path
+
+    settings = load_train_config(config or share_path("config/train.yaml"))
+    return dataclasses.replace(
+        settings,
+        perception_steps=max(1, round(settings.perception_steps * steps_scale)),
+        action_steps=max(1, round(settings.action_steps * steps_scale)),
+    )
+
+
+class TrainingBars:
+    """Progress bars for loading and for the two stages."""
+
+    def __init__(self, display):  # type: ignore[no-untyped-def]
+        self._display = display
+        self._bars: dict[str, int] = {}
+
+    def _bar(self, name: str, total: int) -> int:
+        if name not in self._bars:
+            self._bars[name] = self._display.add_task(name, total=total, note="")
+        return self._bars[name]
+
+    def loaded(self, done: int, total: int) -> None:
+        self._display.update(self._bar("reading episodes", total), completed=done)
+
+    def step(self, stage: str, done: int, total: int, loss: float) -> None:
+        self._display.update(self._bar(f"training {stage}", total), completed=done, note=f"loss {loss:.3f}")
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Option(help="Policy to evaluate.")],
+    task: TaskName = "reach",
+    episodes: Annotated[int, typer.Option(min=1)] = 50,
+    seed: Seed = UNSEEN_SEED,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Where to write the results.")] = None,
+    robot: Robot = DEFAULT_ROBOT,
+    core: Annotated[bool, typer.Option("--core", help="Without ROS: straight from policy to simulator.")] = False,
+    black_camera: Annotated[str, typer.Option(help="Unplug this camera, or `all`: does the policy look?")] = "",
+) -> None:
+    """Perform episodes in the embedded simulator, through the real nodes, and count successes."""
+    from lam_ros.cli import steps
+    from lam_ros.learning.evaluation import Evaluation, evaluate_in_core
+    from lam_ros.policy.checkpoint import load_policy, read_info
+
+    with friendly_errors():
+        read_info(checkpoint)
+        with progress() as display:
+            bar = display.add_task(f"performing {task}", total=episodes, note="")
+            succeeded = 0
+
+            def report(result: object) -> None:
+                nonlocal succeeded
+                succeeded += bool(getattr(result, "success", False))
+                display.update(bar, advance=1, note=f"{succeeded} succeeded")
+
+            if core:
+                from lam_ros.simulation.simulation import Simulation
+
+                simulation = Simulation.of(robot, task)
+                evaluation = evaluate_in_core(
+                    load_policy(checkpoint, load_robot(robot)), simulation, episodes, seed, report
+                )
+            else:
+                log_file = checkpoint.with_suffix(".evaluate.log")
+                performance = steps.perform(robot, task, checkpoint, episodes, seed, log_file, report, black_camera)
+                evaluation = Evaluation(tuple(performance.results))
+        low, high = evaluation.wilson
+        console.print(f"{evaluation.successes} of {evaluation.episodes} succeeded; 95 % interval {low:.2f} to {high:.2f}")
+        if json_file is not None:
+            steps.save_json(json_file, {"checkpoint": str(checkpoint), "task": task, **steps.evaluation_json(evaluation)})
+
+
+@app.command()
+def demo(
+    task: TaskName = "reach",
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes to perform at the end.")] = 50,
+    demonstrations: Annotated[int | None, typer.Option(help="Demonstrations to record; each task has its default.")] = (
+        None
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of demonstrations, training and evaluation.")] = 0,
+    fast: Annotated[bool, typer.Option("--fast", help="A smaller run, to see all of it in a few minutes.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the report, summary.json and policy.safetensors.")] = Path("demo"),
+    robot: Robot = DEFAULT_ROBOT,
+) -> None:
+    """The whole loop on real ROS 2 nodes: simulate, record, train, perform, report. Goes on where it was interrupted."""
+    from lam_ros.cli.demo import run_demo
+
+    with friendly_errors():
+        run_demo(robot, task, episodes, demonstrations, seed, fast, out)
+
+
+@episodes_app.command("list")
+def list_command(folder: Annotated[Path, typer.Argument(help="Folder of episodes.")]) -> None:
+    """A table of the sealed episodes: task, outcome, verdict, messages."""
+    from lam_ros.demonstrations.episode import list_episodes
+
+    with friendly_errors():
+        table = Table("episode", "task", "outcome", "verdict", "messages", "findings")
+        for episode in list_episodes(folder):
+            manifest = episode.manifest
+            table.add_row(
+                manifest.name,
+                manifest.task,
+                manifest.outcome,
+                manifest.verdict.grade,
+                str(sum(topic.count for topic in manifest.topics.values())),
+                " ".join(manifest.verdict.findings[:2]),
+            )
+        console.print(table)
+
+
+@episodes_app.command("verify")
+def verify_command(folder: Annotated[Path, typer.Argument(help="Folder of episodes.")]) -> None:
+    """Check every file of every sealed episode against its hash."""
+    from lam_ros.demonstrations.episode import list_episodes
+
+    with friendly_errors():
+        episodes = list_episodes(folder)
+        for episode in episodes:
+            episode.verify()
+        console.print(f"{len(episodes)} episodes are as they were sealed.")
+
+
+def main() -> None:
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    app()
+
+
+if __name__ == "__main__":
+    main()

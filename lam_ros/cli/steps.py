@@ -1,0 +1,192 @@
+"""The steps of the loop, each usable alone: record in the simulator, train, perform through the nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lam_ros.bringup import Options, Supervisor, node_environment, plan
+from lam_ros.cli.console import isolated_ros, log_to
+from lam_ros.config import RobotConfig, load_robot
+from lam_ros.demonstrations.alignment import load_dataset
+from lam_ros.demonstrations.episode import list_episodes
+from lam_ros.errors import BringUpError
+from lam_ros.learning.configuration import TrainConfig
+from lam_ros.learning.evaluation import EpisodeResult, Evaluation
+from lam_ros.learning.training import Report, TrainingResult, train
+
+DISTURBANCE = 0.02  # rad: how much the demonstrators have to correct
+EpisodeReport = Callable[[EpisodeResult], None]
+
+
+@dataclass
+class Performance:
+    """Episodes performed through the nodes.
+
+    Attributes:
+        results: one an episode.
+        latencies_ms: wall time from a frame's publication to its command, each tick of every episode.
+        film: (episode, camera, RGB frame with the network's attention) of the first episodes.
+    """
+
+    results: list[EpisodeResult] = field(default_factory=list)
+    latencies_ms: list[float] = field(default_factory=list)
+    film: list[tuple[int, str, np.ndarray]] = field(default_factory=list)
+
+    @property
+    def evaluation(self) -> Evaluation:
+        return Evaluation(tuple(self.results))
+
+
+def require_ros() -> None:
+    """Raises BringUpError when rclpy cannot be imported."""
+    try:
+        import rclpy  # noqa: F401
+    except ImportError:
+        raise BringUpError(
+            "ROS 2 is not here: source your installation (`source /opt/ros/<distro>/setup.bash`), "
+            "or install the wheels with `pip install 'lam_ros[ros]'`."
+        ) from None
+
+
+def _conduct(options: Options, what: Any, active: list[str], log_file: Path, body: Callable[[Any], None]) -> None:
+    require_ros()
+    robot = load_robot(options.robot)
+    topics = [camera.subscribed_topic for camera in robot.cameras.values()]
+    with isolated_ros(), log_to(log_file) as log:
+        os.environ.update(node_environment())
+        with Supervisor(log) as supervisor:
+            supervisor.start(plan(what, options))
+            from lam_ros.nodes.conductor import conducting
+
+            try:
+                with conducting(supervisor.check) as conductor:
+                    conductor.wait_until_ready(topics if active[1:] else [])
+                    conductor.wait_for_active(active)
+                    body(conductor)
+            except BringUpError as error:
+                raise BringUpError(f"{error} The nodes' log is {log_file}.") from None
+
+
+def record(
+    robot: str, task: str, episodes: int, dataset: Path, seed: int, log_file: Path, report: EpisodeReport
+) -> int:
+    """Let the scripted expert demonstrate until the dataset holds ``episodes`` sealed episodes.
+
+    Each is recorded by the recorder node. Counting on from what is there makes an interrupted run go on.
+
+    Returns:
+        How many were recorded now.
+    """
+    there = len(list_episodes(dataset)) if dataset.is_dir() else 0
+    missing = episodes - there
+    if missing <= 0:
+        return 0
+    options = Options(
+        robot,
+        task=task,
+        dataset=str(dataset),
+        simulated=True,
+        mode="lockstep",
+        teleop="expert",
+        simulation={"seed": seed + there, "disturbance": DISTURBANCE},
+    )
+
+    def body(conductor: Any) -> None:
+        for _ in range(missing):
+            report(conductor.record_episode().result)
+
+    _conduct(options, "record", ["gate", "recorder"], log_file, body)
+    return missing
+
+
+def perform(
+    robot: str,
+    task: str,
+    checkpoint: Path | None,
+    episodes: int,
+    seed: int,
+    log_file: Path,
+    report: EpisodeReport,
+    black_camera: str = "",
+    filmed: int = 0,
+) -> Performance:
+    """Perform episodes through the nodes: with a checkpoint the policy, without one the scripted expert.
+
+    Args:
+        seed: of the first episode; each further one counts up.
+        black_camera: a camera to unplug (black frames), or ``all``.
+        filmed: how many of the first episodes to film.
+    """
+    simulation = {"seed": seed, "black_camera": black_camera}
+    options = Options(
+        robot,
+        checkpoint=str(checkpoint or ""),
+        task=task,
+        simulated=True,
+        mode="lockstep",
+        teleop="none" if checkpoint else "expert",
+        composed=True,
+        simulation=simulation,
+    )
+    performance = Performance()
+
+    def episode(conductor: Any) -> None:
+        outcome = conductor.run_episode()
+        performance.results.append(outcome.result)
+        performance.latencies_ms.extend(outcome.latencies_ms)
+        report(outcome.result)
+
+    def body(conductor: Any) -> None:
+        cameras = load_robot(robot).camera_names
+        if filmed and checkpoint:
+            with conductor.filming(cameras) as frames:
+                for number in range(min(filmed, episodes)):
+                    frames.clear()
+                    episode(conductor)
+                    performance.film.extend((number, camera, frame) for camera, frame in frames)
+        while len(performance.results) < episodes:
+            episode(conductor)
+
+    active = ["gate", "action", "perception"] if checkpoint else ["gate"]
+    _conduct(options, "simulate", active, log_file, body)
+    return performance
+
+
+def train_on(
+    dataset: Path,
+    robot: RobotConfig,
+    config: TrainConfig,
+    checkpoint: Path,
+    loaded: Callable[[int, int], None],
+    report: Report,
+) -> TrainingResult:
+    """Align a folder of episodes and train on it."""
+    data = load_dataset(list_episodes(dataset), robot, config.policy.image_size, report=loaded)
+    return train(data, config, checkpoint, report)
+
+
+def save_json(path: Path, content: Any) -> None:
+    """Write JSON beside the file and rename, so that it is never half there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2))
+    partial.replace(path)
+
+
+def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
+    """An evaluation as plain data."""
+    low, high = evaluation.wilson
+    return {
+        "episodes": evaluation.episodes,
+        "successes": evaluation.successes,
+        "wilson_95": [low, high],
+        "median_seconds_to_success": evaluation.seconds_to_success,
+        "results": [asdict(result) for result in evaluation.results],
+    }
