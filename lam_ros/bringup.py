@@ -21,6 +21,7 @@ from lam_ros.config import load_robot
 from lam_ros.errors import BringUpError
 from lam_ros.share import share_path
 
+PR_SET_PDEATHSIG = 1
 GRACE_S = 6.0  # for a node to stop by itself
 BringUp = Literal["simulate", "record", "deploy"]
 
@@ -63,7 +64,8 @@ class Process:
 
     def arguments(self) -> list[str]:
         """Its command line. Strings are quoted as YAML wants them, so that no text is taken for a number."""
-        options = [part for name, value in self.parameters.items() for part in ("-p", f"{name}:={json.dumps(value)}")]
+        pairs = [("-p", f"{name}:={json.dumps(value)}") for name, value in self.parameters.items()]
+        options = [part for pair in pairs for part in pair]
         return [sys.executable, "-m", "lam_ros.nodes", self.node.name, "--ros-args", *options]
 
 
@@ -137,7 +139,7 @@ def plan(what: BringUp, options: Options) -> list[Process]:
 
 
 def node_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment nodes run in: the Fast DDS profile for large images and headless rendering, unless set already."""
+    """The environment of nodes: the Fast DDS profile for large images and headless rendering, unless set already."""
     environment = dict(os.environ if base is None else base)
     chosen = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS")
     if not any(name in environment for name in chosen):
@@ -148,9 +150,12 @@ def node_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     return environment
 
 
-def _die_with_parent() -> None:
-    """Linux: SIGTERM when `lam` is gone, so that not even SIGKILL leaves an orphan that drives an arm."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+def _become_child() -> None:
+    """A group of its own, so that Ctrl-C reaches `lam` alone, which stops its nodes in order; and, on Linux, SIGTERM
+    when `lam` is gone, so that not even its SIGKILL leaves an orphan that drives an arm."""
+    os.setpgid(0, 0)
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _how_it_ended(code: int) -> str:
@@ -196,8 +201,7 @@ class Supervisor:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            process_group=0 if sys.version_info >= (3, 11) else None,  # Ctrl-C reaches us alone; we stop them in order
-            preexec_fn=_die_with_parent if sys.version_info >= (3, 11) else _die_in_own_group,
+            preexec_fn=_become_child,
         )
         name = process.node.name
         self._running[name] = (process, popen)
@@ -248,8 +252,3 @@ class Supervisor:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     popen.wait(max(0.05, deadline - time.monotonic()))
         self._running.clear()
-
-
-def _die_in_own_group() -> None:
-    os.setpgid(0, 0)
-    _die_with_parent()

@@ -9,7 +9,15 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from lam_ros.errors import LamError
 
@@ -77,3 +85,22 @@ def log_to(path: Path) -> Iterator[Callable[[str, str], None]]:
 def print_log(name: str, line: str) -> None:
     """A log function for a Supervisor that prints with a prefix."""
     console.print(f"[cyan]{name:>10}[/] {escape(line)}", highlight=False, soft_wrap=True)
+
+
+class TrainingBars:
+    """Progress bars for reading episodes and for the two stages of training."""
+
+    def __init__(self, display: Progress) -> None:
+        self._display = display
+        self._bars: dict[str, TaskID] = {}
+
+    def _bar(self, name: str, total: int) -> TaskID:
+        if name not in self._bars:
+            self._bars[name] = self._display.add_task(name, total=total, note="")
+        return self._bars[name]
+
+    def loaded(self, done: int, total: int) -> None:
+        self._display.update(self._bar("reading episodes", total), completed=done)
+
+    def step(self, stage: str, done: int, total: int, loss: float) -> None:
+        self._display.update(self._bar(f"training {stage}", total), completed=done, note=f"loss {loss:.3f}")

@@ -13,12 +13,12 @@ import numpy as np
 from rich.progress import Progress
 
 from lam_ros.cli import steps
-from lam_ros.cli.console import console, progress
-from lam_ros.cli.main import UNSEEN_SEED, TrainingBars, training_settings
+from lam_ros.cli.console import TrainingBars, console, progress
 from lam_ros.cli.report import film, write_report
 from lam_ros.config import load_robot
 from lam_ros.demonstrations.dataset import digest_of
 from lam_ros.demonstrations.episode import list_episodes
+from lam_ros.learning.seeds import UNSEEN_SEED
 from lam_ros.learning.training import untrained_path
 from lam_ros.policy.checkpoint import digest
 from lam_ros.simulation.tasks import make_task
@@ -46,11 +46,19 @@ class _Seconds:
 
 
 def _perform(
-    display: Progress, label: str, out: Path, robot: str, task: str, checkpoint: Path | None, episodes: int, seed: int,
-    black_camera: str = "", filmed: int = 0,
+    display: Progress,
+    label: str,
+    out: Path,
+    robot: str,
+    task: str,
+    checkpoint: Path | None,
+    episodes: int,
+    seed: int,
+    black_camera: str = "",
+    filmed: int = 0,
 ) -> tuple[dict[str, Any], list[float]]:
     """Perform, or take what an earlier run of the same policy left."""
-    slug = label.replace(" ", "_")
+    slug = label.replace(",", "").replace(" ", "_")
     identity = digest_of([digest(checkpoint) if checkpoint else "expert", task, str(episodes), str(seed), black_camera])
     path = out / "evaluations" / f"{slug}.json"
     bar = display.add_task(label, total=episodes, note="")
@@ -90,7 +98,7 @@ def run_demo(
     share = FAST_SHARE if fast else 1.0
     wanted = demonstrations or round(DEMONSTRATIONS[task] * share)
     compared = max(5, round(min(episodes, COMPARED_EPISODES) * share)) if fast else min(episodes, COMPARED_EPISODES)
-    settings = dataclasses.replace(training_settings(None, share), seed=seed)
+    settings = dataclasses.replace(steps.training_settings(None, share), seed=seed)
     dataset, checkpoint = out / "demonstrations" / task, out / "policy.safetensors"
     out.mkdir(parents=True, exist_ok=True)
     seconds = _Seconds(out / "logs" / "seconds.json")

@@ -12,8 +12,9 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
-from lam_ros.cli.console import console, friendly_errors, print_log, progress
+from lam_ros.cli.console import TrainingBars, console, friendly_errors, print_log, progress
 from lam_ros.config import load_robot
+from lam_ros.learning.seeds import UNSEEN_SEED
 
 app = typer.Typer(
     help="Teach a robot arm by showing it: record, train, perform.",
@@ -28,7 +29,6 @@ Robot = Annotated[str, typer.Option(help="Robot YAML, or the name of a robot tha
 TaskName = Annotated[str, typer.Option(help="Task of the embedded simulator: reach, push or pick_place.")]
 Seed = Annotated[int, typer.Option(help="Seed of the first episode; each further one counts up.")]
 DEFAULT_ROBOT = "desk_arm"
-UNSEEN_SEED = 1_000_000  # far from every seed that demonstrations use
 
 
 @app.command()
@@ -45,8 +45,10 @@ def up(
         Literal["expert", "none"],
         typer.Option(help="Who demonstrates; for a keyboard run `lam node teleop` in another terminal."),
     ] = "none",
-    composed: Annotated[bool, typer.Option("--composed", help="Perception, action and gate in one process.")] = False,
-    respawn: Annotated[bool, typer.Option("--respawn", help="Start a dead node again instead of stopping all.")] = False,
+    composed: Annotated[bool, typer.Option("--composed", help="Policy and gate in one process.")] = False,
+    respawn: Annotated[
+        bool, typer.Option("--respawn", help="Start a dead node again instead of stopping all.")
+    ] = False,
 ) -> None:
     """Start the nodes, with prefixed logs; Ctrl-C stops them all, and so does the death of one."""
     from lam_ros.bringup import Options, Supervisor, plan
@@ -80,7 +82,7 @@ def node(
     autostart: Annotated[bool, typer.Option(help="Configure and activate a lifecycle node at once.")] = True,
     sim_time: Annotated[bool, typer.Option("--sim-time", help="Take time from /clock.")] = False,
 ) -> None:
-    """Run one node in this terminal, where there is no `ros2 run`. What follows `--` goes to ROS (`-- -p task:=push`)."""
+    """Run one node in this terminal, where there is no `ros2 run`. `-- -p task:=push` passes ROS parameters."""
     from lam_ros.bringup import NODES, Process, node_environment
     from lam_ros.cli.steps import require_ros
     from lam_ros.errors import BringUpError
@@ -113,14 +115,13 @@ def record(
     On a robot: `lam up record --robot my.yaml --out DIR`, and `lam node teleop` in another terminal.
     """
     from lam_ros.cli import steps
+    from lam_ros.demonstrations.episode import list_episodes
 
     with friendly_errors(), progress() as display:
         bar = display.add_task(f"recording {task}", total=episodes, note="")
-        there = len(steps.list_episodes(out)) if out.is_dir() else 0
+        there = len(list_episodes(out)) if out.is_dir() else 0
         display.update(bar, completed=there)
-        done = steps.record(
-            robot, task, episodes, out, seed, out / "record.log", lambda result: display.advance(bar)
-        )
+        done = steps.record(robot, task, episodes, out, seed, out / "record.log", lambda result: display.advance(bar))
     console.print(f"{done} episodes recorded; {out} holds {max(episodes, there)}.")
 
 
@@ -131,7 +132,9 @@ def train(
     robot: Robot = DEFAULT_ROBOT,
     config: Annotated[Path | None, typer.Option(help="Training YAML; see config/train.yaml.")] = None,
     seed: Annotated[int | None, typer.Option(help="Overrides the YAML's seed.")] = None,
-    head: Annotated[Literal["regression", "categorical"] | None, typer.Option(help="Overrides the YAML's head.")] = None,
+    head: Annotated[
+        Literal["regression", "categorical"] | None, typer.Option(help="Overrides the YAML's head.")
+    ] = None,
     encoder: Annotated[Literal["strided", "article"] | None, typer.Option(help="Overrides the YAML's encoder.")] = None,
     steps_scale: Annotated[float, typer.Option("--steps-scale", help="Multiplies the optimiser steps.")] = 1.0,
 ) -> None:
@@ -139,7 +142,7 @@ def train(
     from lam_ros.cli import steps
 
     with friendly_errors():
-        settings = training_settings(config, steps_scale)
+        settings = steps.training_settings(config, steps_scale)
         policy = settings.policy
         if head:
             policy = dataclasses.replace(policy, head=head)
@@ -154,38 +157,6 @@ def train(
             table.add_row(name, f"{value:.4g}")
         console.print(table)
         console.print(f"curves: {result.log_folder} (tensorboard --logdir {result.log_folder})")
-
-
-def training_settings(config: Path | None, steps_scale: float = 1.0):  # type: ignore[no-untyped-def]
-    """The training YAML, or the shipped one, with its steps scaled."""
-    from lam_ros.learning.configuration import load_train_config
-    from lam_ros.share import share_path
-
-    settings = load_train_config(config or share_path("config/train.yaml"))
-    return dataclasses.replace(
-        settings,
-        perception_steps=max(1, round(settings.perception_steps * steps_scale)),
-        action_steps=max(1, round(settings.action_steps * steps_scale)),
-    )
-
-
-class TrainingBars:
-    """Progress bars for loading and for the two stages."""
-
-    def __init__(self, display):  # type: ignore[no-untyped-def]
-        self._display = display
-        self._bars: dict[str, int] = {}
-
-    def _bar(self, name: str, total: int) -> int:
-        if name not in self._bars:
-            self._bars[name] = self._display.add_task(name, total=total, note="")
-        return self._bars[name]
-
-    def loaded(self, done: int, total: int) -> None:
-        self._display.update(self._bar("reading episodes", total), completed=done)
-
-    def step(self, stage: str, done: int, total: int, loss: float) -> None:
-        self._display.update(self._bar(f"training {stage}", total), completed=done, note=f"loss {loss:.3f}")
 
 
 @app.command()
@@ -227,9 +198,13 @@ def evaluate(
                 performance = steps.perform(robot, task, checkpoint, episodes, seed, log_file, report, black_camera)
                 evaluation = Evaluation(tuple(performance.results))
         low, high = evaluation.wilson
-        console.print(f"{evaluation.successes} of {evaluation.episodes} succeeded; 95 % interval {low:.2f} to {high:.2f}")
+        console.print(
+            f"{evaluation.successes} of {evaluation.episodes} succeeded; 95 % interval {low:.2f} to {high:.2f}"
+        )
         if json_file is not None:
-            steps.save_json(json_file, {"checkpoint": str(checkpoint), "task": task, **steps.evaluation_json(evaluation)})
+            steps.save_json(
+                json_file, {"checkpoint": str(checkpoint), "task": task, **steps.evaluation_json(evaluation)}
+            )
 
 
 @app.command()
@@ -241,10 +216,12 @@ def demo(
     ),
     seed: Annotated[int, typer.Option(help="Seed of demonstrations, training and evaluation.")] = 0,
     fast: Annotated[bool, typer.Option("--fast", help="A smaller run, to see all of it in a few minutes.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder of the report, summary.json and policy.safetensors.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder of the report, summary.json and policy.safetensors.")] = Path(
+        "demo"
+    ),
     robot: Robot = DEFAULT_ROBOT,
 ) -> None:
-    """The whole loop on real ROS 2 nodes: simulate, record, train, perform, report. Goes on where it was interrupted."""
+    """The whole loop on real ROS 2 nodes: simulate, record, train, perform, report. Resumes what was interrupted."""
     from lam_ros.cli.demo import run_demo
 
     with friendly_errors():

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 FILM_SCALE, FILM_FPS = 3, 20
 STYLE = """
@@ -162,7 +162,7 @@ Every frame, state and command went through the ROS 2 nodes.</p>
 <img src="{_png(success_plot(summary["evaluations"]))}" alt="success rates">
 <table><tr><th>who</th><th>succeeded</th><th>95 % interval</th></tr>{rows}</table>
 <h2>The policy at work</h2>{moving}
-<p class="note">Bright: where the CNN looks (its spatial softmax), as published on <code>lam/explain/&lt;camera&gt;</code>.</p>
+<p class="note">Bright: where the CNN looks (its spatial softmax), from <code>lam/explain/&lt;camera&gt;</code>.</p>
 <h2>Learning</h2>{learning}
 <p class="note">Accuracy on held-out episodes: {accuracy:.2f} (joint offsets in the right one of
 {summary["bins"]} bins, as the articles count). A low loss alone does not mean that the arm does the task;

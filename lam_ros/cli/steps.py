@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -17,9 +18,10 @@ from lam_ros.config import RobotConfig, load_robot
 from lam_ros.demonstrations.alignment import load_dataset
 from lam_ros.demonstrations.episode import list_episodes
 from lam_ros.errors import BringUpError
-from lam_ros.learning.configuration import TrainConfig
+from lam_ros.learning.configuration import TrainConfig, load_train_config
 from lam_ros.learning.evaluation import EpisodeResult, Evaluation
 from lam_ros.learning.training import Report, TrainingResult, train
+from lam_ros.share import share_path
 
 DISTURBANCE = 0.02  # rad: how much the demonstrators have to correct
 EpisodeReport = Callable[[EpisodeResult], None]
@@ -157,6 +159,16 @@ def perform(
     active = ["gate", "action", "perception"] if checkpoint else ["gate"]
     _conduct(options, "simulate", active, log_file, body)
     return performance
+
+
+def training_settings(config: Path | None, steps_scale: float = 1.0) -> TrainConfig:
+    """The training YAML, or the shipped one, with its optimiser steps scaled."""
+    settings = load_train_config(config or share_path("config/train.yaml"))
+    return dataclasses.replace(
+        settings,
+        perception_steps=max(1, round(settings.perception_steps * steps_scale)),
+        action_steps=max(1, round(settings.action_steps * steps_scale)),
+    )
 
 
 def train_on(

@@ -1,8 +1,8 @@
 """The gate between whoever wants to drive and the arm. It knows no policy: limits, who may drive, and when to hold.
 
-    idle ──request──▶ driving ──request too old, e-stop, no joint states──▶ braking ──at rest──▶ holding
-                         ▲                                                                          │
-                         └──────────── request (starts from the measured positions) ────────────────┘
+idle ──request──▶ driving ──request too old, e-stop, no joint states──▶ braking ──at rest──▶ holding
+                     ▲                                                                          │
+                     └──────────── request (starts from the measured positions) ────────────────┘
 """
 
 from __future__ import annotations

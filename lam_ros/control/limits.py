@@ -25,12 +25,13 @@ class MotionLimits:
 
 
 def stoppable_speed(distance: np.ndarray, deceleration: np.ndarray, dt_s: float) -> np.ndarray:
-    """The highest speed from which steps of dt that each shed ``deceleration * dt`` still stop within ``distance``.
+    """The highest speed v for one step of dt after which the joint can still stop within ``distance``.
 
-    n steps of speeds a·dt·n, …, a·dt cover a·dt²·n(n+1)/2 = v²/(2a) + v·dt/2; this is that equation solved for v.
+    A step covers v·dt and braking v²/(2a); v is the positive root of v·dt + v²/(2a) = distance. Whatever the lengths
+    of the steps that follow, braking with ``deceleration`` then stays within what is left.
     """
-    half = dt_s / 2.0
-    speed: np.ndarray = deceleration * (np.sqrt(half**2 + 2.0 * np.maximum(distance, 0.0) / deceleration) - half)
+    room = np.maximum(distance, 0.0)
+    speed: np.ndarray = deceleration * (np.sqrt(dt_s**2 + 2.0 * room / deceleration) - dt_s)
     return speed
 
 

@@ -20,10 +20,12 @@ class KeyboardJog:
         press_s: how long one press counts for; terminals repeat a held key about every 30 ms.
     """
 
-    def __init__(self, joints: tuple[str, ...], limits: MotionLimits, speed: float = 0.3, press_s: float = 0.05) -> None:
+    def __init__(
+        self, joints: tuple[str, ...], limits: MotionLimits, speed: float = 0.3, press_s: float = 0.05
+    ) -> None:
         self._limits = limits
         self._step = speed * limits.velocity * press_s
-        self.keys = {joint: pair for joint, pair in zip(joints, KEY_PAIRS, strict=False)}
+        self.keys = dict(zip(joints, KEY_PAIRS, strict=False))
         self._moves = {
             key: (index, sign)
             for index, pair in enumerate(self.keys.values())

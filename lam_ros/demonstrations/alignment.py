@@ -119,7 +119,9 @@ class StateHistory:
         """
         index = bisect.bisect_right(self._stamps, stamp_ns) - 1
         if index < 0:
-            raise ContractError("no joint state is as old as the images; check that joint states arrive, and the clocks.")
+            raise ContractError(
+                "no joint state is as old as the images; check that joint states arrive, and the clocks."
+            )
         age_ns = stamp_ns - self._stamps[index]
         if age_ns > self._max_age_ns:
             raise ContractError(

@@ -1,8 +1,8 @@
 """Sealed episodes: written in `.partial`, closed, verified, and only then renamed. Nothing is deleted in silence.
 
-    <dataset>/episode_000012/  episode_000012_0.mcap   the messages as they came off the wire
-                               metadata.yaml           for `ros2 bag` and Foxglove
-                               episode.json            the manifest
+<dataset>/episode_000012/  episode_000012_0.mcap   the messages as they came off the wire
+                           metadata.yaml           for `ros2 bag` and Foxglove
+                           episode.json            the manifest
 """
 
 from __future__ import annotations
@@ -145,7 +145,9 @@ class EpisodeWriter:
             self.folder.mkdir()
             self._file = (self.folder / f"{self.name}_0.mcap").open("wb")
         except OSError as error:
-            raise EpisodeError(f"{dataset} cannot take a new episode: {error}. Check its path and permissions.") from None
+            raise EpisodeError(
+                f"{dataset} cannot take a new episode: {error}. Check its path and permissions."
+            ) from None
         self._writer = Writer(self._file, chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD)
         self._writer.start(profile="ros2", library="lam_ros")
         self._start_ns: int | None = None
@@ -171,13 +173,13 @@ class EpisodeWriter:
         """
         channel = self._channels[topic]
         # A stamp of zero means "now" to trajectory controllers.
-        stamp = header_stamp_ns(channel.topic.msgtype, data) or received_ns
+        stamp = header_stamp_ns(channel.topic.msgtype, data)
         channel.sequence += 1
         try:
-            self._writer.add_message(channel.id, received_ns, data, stamp, channel.sequence)
+            self._writer.add_message(channel.id, received_ns, data, stamp or received_ns, channel.sequence)
         except OSError as error:
             raise EpisodeError(f"{self.folder} cannot be written: {error}. Free some space and record again.") from None
-        channel.meter.add(stamp)
+        channel.meter.add(stamp or received_ns, bool(stamp))
         self._start_ns = received_ns if self._start_ns is None else self._start_ns
         self._end_ns = max(self._end_ns, received_ns)
 
@@ -374,6 +376,6 @@ def _readable_messages(bag: Path) -> int:
         with bag.open("rb") as file:
             for record in StreamReader(file, skip_magic=False).records:
                 count += type(record).__name__ == "Message"
-    except Exception:  # noqa: BLE001 - a torn file may fail anywhere; what came before counts
+    except Exception:
         return count
     return count

@@ -28,11 +28,12 @@ class TopicMeter:
         self._first_ns: int | None = None
         self._last_ns = 0
 
-    def add(self, stamp_ns: int) -> None:
+    def add(self, stamp_ns: int, is_stamped: bool = True) -> None:
+        """Count a message; without a header stamp its time of arrival serves, and two may arrive at once."""
         self.count += 1
         if self._first_ns is None:
             self._first_ns = stamp_ns
-        elif stamp_ns <= self._last_ns:
+        elif stamp_ns < self._last_ns or (is_stamped and stamp_ns == self._last_ns):
             self.backwards += 1
         else:
             self.largest_gap_ns = max(self.largest_gap_ns, stamp_ns - self._last_ns)

@@ -120,5 +120,8 @@ class Episodes:
         """Some of them, cut to the longest among these."""
         mask = self.mask[index]
         longest = int(mask.sum(1).max())
-        cut = [part[index][:, :longest] for part in (self.features, self.state, self.offsets)]
-        return Episodes(*cut, mask[:, :longest])
+
+        def cut(part: Tensor) -> Tensor:
+            return part[index][:, :longest]
+
+        return Episodes(cut(self.features), cut(self.state), cut(self.offsets), mask[:, :longest])

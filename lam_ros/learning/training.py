@@ -60,9 +60,7 @@ class _Stage(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimiser = torch.optim.AdamW(
-            trained, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
-        )
+        optimiser = torch.optim.AdamW(trained, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self._rate)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -178,7 +176,14 @@ class _Epochs(Callback):
 
 
 def _fit(
-    stage: _Stage, name: str, steps: int, counts: tuple[int, int], batch: int, folder: Path, precision: str, report: Report
+    stage: _Stage,
+    name: str,
+    steps: int,
+    counts: tuple[int, int],
+    batch: int,
+    folder: Path,
+    precision: str,
+    report: Report,
 ) -> dict[str, float]:
     """Train one stage to its end, from where an earlier run stopped, and return its last figures."""
     training, held_out = counts
@@ -247,9 +252,7 @@ def _check(dataset: Dataset, log: logging.Logger) -> None:
         log.warning("never moved in the demonstrations, and so never by the policy: %s", ", ".join(still))
 
 
-def train(
-    dataset: Dataset, config: TrainConfig, checkpoint: Path, report: Report = lambda *_: None
-) -> TrainingResult:
+def train(dataset: Dataset, config: TrainConfig, checkpoint: Path, report: Report = lambda *_: None) -> TrainingResult:
     """Train a policy and write its checkpoint; an interrupted run of the same data and settings is resumed.
 
     Args:

@@ -1,4 +1,4 @@
-"""What every node shares: described parameters, the robot YAML, diagnostics, lifecycle errors in one sentence, and main."""
+"""What every node shares: described parameters, the robot YAML, diagnostics, errors in one sentence, spinning."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
-from rclpy._rclpy_pybind11 import RCLError
 from rclpy.time import Time
 
-import rclpy
 from lam_ros.config import RobotConfig, load_robot
 from lam_ros.contract import NANOSECONDS, Contract
 from lam_ros.errors import ConfigError, LamError
 
 if TYPE_CHECKING:
+    from rclpy.context import Context
     from rclpy.executors import Executor
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 DIAGNOSTICS_PERIOD_S = 1.0
 
 
-class _Basics:
-    """Parameters, time and diagnostics, for both kinds of nodes. Mixed into rclpy's Node."""
+class _Basics(Node):
+    """Parameters, time and diagnostics, for both kinds of nodes."""
 
     robot: RobotConfig
     contract: Contract
@@ -121,7 +122,7 @@ class _Basics:
             self._diagnostics.publish(message)
 
 
-class PlainNode(_Basics, Node):
+class PlainNode(_Basics):
     """A node without a lifecycle for one robot: it is ready once constructed. Raises LamError from its constructor."""
 
     def __init__(self, name: str, **kwargs: Any) -> None:
@@ -218,8 +219,6 @@ class NodeFailedError(Exception):
     """An autostarted node could not start; the process ends with its sentence."""
 
 
-
-
 def stamp_to_ns(stamp: Any) -> int:
     """Nanoseconds of a builtin_interfaces/Time."""
     return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
@@ -230,17 +229,17 @@ def ns_to_stamp(nanoseconds: int) -> Any:
     return Time(nanoseconds=nanoseconds).to_msg()
 
 
-def make_executor() -> Executor:
-    """The events executor where rclpy has it (Kilted and later; it spares the wait set), else the single-threaded one."""
+def make_executor(context: Context | None = None) -> Executor:
+    """The events executor where rclpy has it (Kilted and later: no wait set to rebuild), else the single-threaded."""
     try:
         from rclpy.experimental import EventsExecutor
     except ImportError:
-        return SingleThreadedExecutor()
-    return EventsExecutor()
+        return SingleThreadedExecutor(context=context)
+    return EventsExecutor(context=context) if context is not None else EventsExecutor()
 
 
 def run(factories: Sequence[Callable[[], Any]], args: list[str] | None = None) -> int:
-    """Run nodes in this process until it is told to stop; the exit code is 0 after Ctrl-C or SIGTERM, 1 after a failure."""
+    """Run nodes in this process until it is told to stop: exit code 0 after Ctrl-C or SIGTERM, 1 after a failure."""
     nodes: list[Any] = []
     executor = None
     try:

@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
-import rclpy
 from lam_ros.errors import BringUpError
 from lam_ros.images import rgb_from_image
 from lam_ros.learning.evaluation import EpisodeResult
@@ -88,7 +88,9 @@ class Conductor:
 
         def connected() -> bool:
             frames = all(self._node.count_subscribers(topic) for topic in camera_topics)
-            return frames and self._node.count_publishers(GATE_TOPIC) > 0 and self._node.count_subscribers(GATE_TOPIC) > 0
+            return (
+                frames and self._node.count_publishers(GATE_TOPIC) > 0 and self._node.count_subscribers(GATE_TOPIC) > 0
+            )
 
         self._until(connected, READY_S, "the nodes to find each other")
 

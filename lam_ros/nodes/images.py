@@ -1,4 +1,4 @@
-"""Image messages for the nodes: the core's views, cv_bridge for every other encoding, and messages made without copies."""
+"""Image messages for the nodes: the core's views, cv_bridge for every other encoding, and messages made fast."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from lam_ros.nodes.qos import COMMAND, LATCHED, STREAM
 from lam_ros.simulation.simulation import Simulation
 from lam_ros.simulation.tasks import TASKS
 
-BETWEEN_EPISODES_S = 1.0  # of simulated time: nodes see the pause, and begin anew
+BETWEEN_EPISODES_S = 0.5  # of simulated time without frames: nodes see the pause, and begin anew
 MAX_CATCH_UP_S = 0.1
 
 
@@ -119,6 +119,8 @@ class SimulationNode(PlainNode):
 
     def _begin(self) -> None:
         simulation = self._simulation
+        for _ in range(round(BETWEEN_EPISODES_S / self._joint_step_s)):
+            self._rest()
         simulation.skip(self._joint_step_s)
         self._seed = self._next_seed
         self._next_seed += 1
@@ -131,12 +133,14 @@ class SimulationNode(PlainNode):
         if self._mode == "lockstep":
             self._publish_tick()
 
+    def _rest(self) -> None:
+        self._simulation.skip(self._joint_step_s)
+        self._publish_clock_and_joints()
+
     def _end_if_over(self) -> bool:
         if self._outcome == "running" and self._simulation.is_over:
             self._outcome = "success" if self._simulation.has_succeeded else "failure"
             self._publish_status()
-            if self._mode == "lockstep":
-                self._simulation.skip(BETWEEN_EPISODES_S)
         return self._outcome != "running"
 
     # Lockstep
@@ -156,8 +160,7 @@ class SimulationNode(PlainNode):
 
     def _check_answer(self) -> None:
         if self._outcome != "running":  # as any robot at rest; those who come late must find it
-            self._simulation.skip(self._joint_step_s)
-            self._publish_clock_and_joints()
+            self._rest()
         waited_s = time.perf_counter() - self._tick_wall_s
         if self._tick_ns is not None and waited_s > self.parameter("answer_timeout_s"):
             self._unanswered += 1

@@ -62,6 +62,8 @@ class CategoricalHead(Head):
     two modes.
     """
 
+    centres: Tensor
+
     def __init__(self, inputs: int, joints: int, config: PolicyConfig) -> None:
         super().__init__()
         self.shape = (config.chunk, joints, config.bins)

@@ -1,4 +1,4 @@
-"""Checkpoints: one .safetensors file with the weights and, in its metadata, the whole contract. Nothing is unpickled."""
+"""Checkpoints: one .safetensors file, the weights and in its metadata the whole contract. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ def read_info(path: Path) -> CheckpointInfo:
         with safetensors.safe_open(path, framework="np") as file:
             metadata: dict[str, str] = file.metadata() or {}
     except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path} is not a readable checkpoint ({error}); give a file that `lam train` wrote.") from None
+        raise CheckpointError(
+            f"{path} is not a readable checkpoint ({error}); give a file that `lam train` wrote."
+        ) from None
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} has the format {metadata.get('format')!r}; {FORMAT!r} was expected. "

@@ -80,9 +80,7 @@ class StridedEncoder(Encoder):
         width, height = image_size
         self.colour = nn.Conv2d(3, 32, 8, 4, 4, bias=False)
         self.place = nn.Conv2d(2, 32, 8, 4, 4, bias=False)
-        self.cnn = nn.Sequential(
-            nn.BatchNorm2d(32), nn.ReLU(), *_block(32, 64, 4, 2), *_block(64, self.channels, 3, 1)
-        )
+        self.cnn = nn.Sequential(nn.BatchNorm2d(32), nn.ReLU(), *_block(32, 64, 4, 2), *_block(64, self.channels, 3, 1))
         self.temperature = nn.Parameter(torch.ones(self.channels))
         y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
         self.register_buffer("coordinates", torch.stack([x, y])[None], persistent=False)
@@ -112,6 +110,7 @@ class StridedEncoder(Encoder):
         assert isinstance(first, nn.BatchNorm2d)
         bias = self.place(self.coordinates)
         self.colour = fuse_conv_bn_eval(self.colour, first)
+        assert first.running_var is not None
         scale = first.weight / torch.sqrt(first.running_var + first.eps)
         self._bias = (bias * scale[:, None, None]).contiguous(memory_format=torch.channels_last)
         self.cnn = _folded(list(self.cnn)[1:])
@@ -156,8 +155,9 @@ class Perception(nn.Module):
         self.encoders = nn.ModuleList(
             StridedEncoder(config.image_size) if config.encoder == "strided" else ArticleEncoder() for _ in cameras
         )
-        self.features = self.encoders[0].features
-        self.to(memory_format=torch.channels_last)
+        encoder_class = StridedEncoder if config.encoder == "strided" else ArticleEncoder
+        self.features: int = encoder_class.features
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @staticmethod
     def _pixels(images: Tensor) -> Tensor:

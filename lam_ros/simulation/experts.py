@@ -99,7 +99,7 @@ def _bearing(position: np.ndarray) -> float:
 class ReachExpert(Expert):
     def _next_waypoint(self, tool: np.ndarray, q: np.ndarray, objects: Objects) -> Waypoint:
         marker = objects["red_marker"].position
-        return Waypoint(marker + [0.0, 0.0, 0.02], _bearing(marker), 0.02)
+        return Waypoint(marker + np.array([0.0, 0.0, 0.02]), _bearing(marker), 0.02)
 
 
 class PushExpert(Expert):
@@ -126,9 +126,9 @@ class PushExpert(Expert):
         if self._phase == 0:
             if tool[2] > high - 0.03 and np.linalg.norm(tool[:2] - behind) < 0.02:
                 self._phase = 1
-            height = high if tool[2] > 0.06 or np.linalg.norm(tool[:2] - behind) > 0.03 else high
+            # Up first, across only when clear of the cube.
             travel = behind if tool[2] > 0.055 else tool[:2]
-            return Waypoint(np.array([*travel, height]), yaw, 0.0)
+            return Waypoint(np.array([*travel, high]), yaw, 0.0)
         if self._phase == 1:
             if tool[2] < low + 0.012:
                 self._phase = 2

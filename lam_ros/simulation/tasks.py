@@ -1,4 +1,4 @@
-"""The three tasks: what lies on the table, how it is shuffled, and when the task is done. Success comes from physics."""
+"""The three tasks: what lies on the table, how it is shuffled, and when physics says that the task is done."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Reach(Task):
             model.geom(marker).rgba = _shade(rng, colour)
 
     def is_done(self, model: mujoco.MjModel, data: mujoco.MjData) -> bool:
-        touch = data.body("red_marker").xpos + [0, 0, 0.02]
+        touch = data.body("red_marker").xpos + np.array([0, 0, 0.02])
         return bool(np.linalg.norm(data.body("tool_link").xpos - touch) < self.tolerance_m)
 
 

@@ -76,7 +76,7 @@ def _add_mimic_joints(spec: mujoco.MjSpec, urdf: Path) -> None:
         return
     import xml.etree.ElementTree as ElementTree
 
-    for joint in ElementTree.parse(urdf).getroot().iter("joint"):  # noqa: S314 - the robot's own file
+    for joint in ElementTree.parse(urdf).getroot().iter("joint"):
         mimic = joint.find("mimic")
         if mimic is not None:
             data = np.zeros(11)

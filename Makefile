@@ -1,0 +1,32 @@
+# make setup: a virtual environment with everything, ROS 2 included; make demo, make test: do their own set-up first.
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.set-up
+OUT ?= demo
+DEBIAN := libegl1 libegl-mesa0 libgl1-mesa-dri libgl1 libglib2.0-0
+
+.PHONY: setup demo test lint clean
+
+setup: $(STAMP)
+
+$(STAMP): setup.py constraints.txt
+	@sh .ci/debian-packages $(DEBIAN)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt torch==2.13.0
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[ros,sim,train,dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(VENV)/bin/lam demo --out $(OUT)
+
+test: $(STAMP)
+	$(VENV)/bin/python -m pytest
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,9 @@
+"""Perception, action and gate on a robot: `ros2 launch lam_ros deploy.launch.py robot:=my.yaml checkpoint:=FILE`."""
+
+from lam_ros.launching import launch_description
+
+ARGUMENTS = {"checkpoint": "", "task": "reach", "simulated": "false", "composed": "false"}
+
+
+def generate_launch_description():
+    return launch_description("deploy", ARGUMENTS)

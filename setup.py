@@ -1,0 +1,62 @@
+"""ament_python's and pip's installation: the same package, its data under share/lam_ros."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGE = "lam_ros"
+DATA = ("config", "description", "launch")
+
+
+def data_files() -> list[tuple[str, list[str]]]:
+    files = [
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
+    ]
+    for folder in DATA:
+        files.append(
+            (f"share/{PACKAGE}/{folder}", sorted(str(path) for path in Path(folder).iterdir() if path.is_file()))
+        )
+    return files
+
+
+NODES = ("perception", "action", "gate", "recorder", "teleop", "simulation", "composed")
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    description="Teach a robot arm by showing it: record, train, perform, on ROS 2",
+    author="lam_ros developers",
+    maintainer="lam_ros developers",
+    maintainer_email="developers@lam-ros.invalid",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+    data_files=data_files(),
+    zip_safe=True,
+    install_requires=[
+        "mcap>=1.2",
+        "numpy>=1.24",
+        "opencv-python>=4.6",
+        "PyYAML>=6.0",
+        "rich>=13",
+        "rosbags>=0.10",
+        "safetensors>=0.4",
+        "torch>=2.4",
+        "typer>=0.12",
+        "zstandard>=0.20",
+    ],
+    extras_require={
+        # Real ROS 2 (Kilted) as wheels, for machines without an apt installation.
+        "ros": ["ros-rclpy>=9", "ros-rmw-fastrtps-cpp>=9", "ros-common-interfaces>=5.5"],
+        "sim": ["mujoco>=3.3", "mink>=0.0.13", "daqp>=0.6"],
+        "train": ["lightning>=2.5", "matplotlib>=3.7", "pillow>=10", "tensorboard>=2.14"],
+        "dev": ["hypothesis>=6", "mypy>=1.10", "pytest>=8", "pytest-timeout>=2", "ruff>=0.6", "types-PyYAML"],
+    },
+    entry_points={
+        "console_scripts": [
+            f"lam = {PACKAGE}.cli.main:main",
+            *(f"{node}_node = {PACKAGE}.nodes.main:{node}" for node in NODES),
+        ],
+    },
+)

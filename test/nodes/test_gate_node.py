@@ -1,0 +1,147 @@
+"""The gate over real DDS: mapping, limits, holding, e-stop, refusals."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from rcl_interfaces.srv import GetParameters
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from lam_ros.nodes.gate import GateNode
+from lam_ros.nodes.qos import LATCHED
+
+STAMP = 1_700_000_000_000_000_000
+TICK = 50_000_000
+
+
+@pytest.fixture
+def gate(graph, arm):
+    node = graph.add(GateNode, robot="desk_arm")
+    graph.until(lambda: arm.is_measured)
+    return node
+
+
+def request(robot, position, stamp_ns=STAMP, names=None):
+    message = JointState(name=list(names or robot.joint_names), position=[float(p) for p in position])
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 10**9)
+    return message
+
+
+def drive(graph, arm, publisher, message, count=1):
+    """Measure, then ask, ``count`` times; each once the gate has heard of the measurement."""
+    sent = graph.listen(JointState, "lam/command")
+    graph.until(lambda: graph.probe.count_subscribers("lam/command") > 0)
+
+    def again():
+        arm.publish_state(STAMP)
+        publisher.publish(message)
+        graph.executor.spin_once(timeout_sec=0.01)
+        return len(sent) >= count
+
+    graph.until(again)
+    return sent
+
+
+def test_a_request_in_another_joint_order_reaches_the_right_joints(graph, arm, robot, gate):
+    to_robot = graph.listen(JointTrajectory, "robot/command")
+    policy = graph.talk(JointState, "lam/policy_command")
+    wanted = np.array([0.01, -0.01, 0.005, 0.0, 0.0, 0.0, 0.001])
+    backwards = request(robot, wanted[::-1], names=robot.joint_names[::-1])
+    sent = drive(graph, arm, policy, backwards, count=30)
+    graph.until(lambda: len(to_robot) >= 30)
+    assert to_robot[-1].joint_names == list(robot.joint_names)
+    np.testing.assert_allclose(to_robot[-1].points[-1].positions, wanted, atol=1e-3)
+    assert sent[-1].header.frame_id == "policy"
+    assert sent[-1].header.stamp.sec == STAMP // 10**9
+
+
+def test_a_jump_is_sent_as_a_ramp_within_limits(graph, arm, robot, gate):
+    to_robot = graph.listen(JointTrajectory, "robot/command")
+    policy = graph.talk(JointState, "lam/policy_command")
+    drive(graph, arm, policy, request(robot, [1.0] + [0.0] * 6), count=20)
+    waist = np.array([message.points[-1].positions[0] for message in to_robot])
+    assert 0.0 < waist[0] < 0.05
+    assert np.all(np.diff(waist) >= 0.0)
+    # One step lasts at most the staleness; no joint may go further in it than its speed allows.
+    assert np.diff(waist).max() <= robot.velocity_limits[0] * robot.gate.staleness_s + 1e-6
+
+
+def test_it_brakes_and_holds_when_the_policy_stops(graph, arm, robot, gate):
+    policy = graph.talk(JointState, "lam/policy_command")
+    sent = drive(graph, arm, policy, request(robot, [1.0] + [0.0] * 6), count=20)
+    graph.until(lambda: sent[-1].header.frame_id == "hold")
+    graph.until(graph.said("gate", "holding"))
+    graph.until(lambda: np.all(np.abs(gate._gate._velocity) < 1e-6))
+    at_rest = gate._sent_count
+    for _ in range(20):
+        graph.executor.spin_once(timeout_sec=0.02)
+    assert gate._sent_count == at_rest, "nothing is commanded once the arm stands"
+
+
+def test_emergency_stop_over_topic_and_service_is_latched(graph, arm, robot, gate):
+    policy = graph.talk(JointState, "lam/policy_command")
+    sent = drive(graph, arm, policy, request(robot, [0.5] + [0.0] * 6), count=5)
+    graph.talk(Bool, "lam/estop", LATCHED).publish(Bool(data=True))
+    graph.until(graph.said("gate", "lam/reset_estop"))
+    sent.clear()
+    for _ in range(10):
+        arm.publish_state(STAMP)
+        policy.publish(request(robot, [0.5] + [0.0] * 6))
+        graph.executor.spin_once(timeout_sec=0.02)
+    assert all(message.header.frame_id == "hold" for message in sent)
+    assert graph.ask(Trigger, "lam/reset_estop").success
+    sent = drive(graph, arm, policy, request(robot, [0.5] + [0.0] * 6), count=3)
+    assert sent[-1].header.frame_id == "policy"
+    assert graph.ask(Trigger, "lam/estop_now").success
+    assert gate._gate.is_stopped
+
+
+@pytest.mark.parametrize(
+    ("names", "positions", "sentence"),
+    [
+        (None, [math.nan] + [0.0] * 6, "not finite for waist"),
+        (["waist"], [0.0], "lacks shoulder"),
+        (None, [0.0] * 5, "names 7 joints but carries 5 positions"),
+    ],
+)
+def test_joint_states_that_cannot_be_trusted_move_nothing(graph, arm, robot, gate, names, positions, sentence):
+    broken = JointState(name=list(names or robot.joint_names), position=positions)
+    states = graph.talk(JointState, "joint_states")
+    policy = graph.talk(JointState, "lam/policy_command")
+    sent = graph.listen(JointState, "lam/command")
+    for _ in range(10):
+        states.publish(broken)
+        policy.publish(request(robot, [0.1] * 7))
+        graph.executor.spin_once(timeout_sec=0.02)
+    graph.until(graph.said("gate", sentence))
+    assert sent == []
+
+
+def test_a_human_beats_the_policy(graph, arm, robot, gate):
+    teleop = graph.talk(JointState, "teleop/command")
+    policy = graph.talk(JointState, "lam/policy_command")
+    drive(graph, arm, teleop, request(robot, [0.1] + [0.0] * 6), count=3)
+    takeover = graph.talk(Bool, "lam/takeover", LATCHED)
+    takeover.publish(Bool(data=True))
+    graph.until(lambda: gate._gate.takeover)
+    sent = graph.listen(JointState, "lam/command")
+    for _ in range(10):
+        arm.publish_state(STAMP)
+        policy.publish(request(robot, [0.5] + [0.0] * 6))
+        graph.executor.spin_once(timeout_sec=0.02)
+    assert "policy" not in {message.header.frame_id for message in sent}
+    takeover.publish(Bool(data=False))
+    graph.until(lambda: not gate._gate.takeover)
+    assert drive(graph, arm, policy, request(robot, [0.2] + [0.0] * 6))[-1].header.frame_id in ("policy", "hold")
+
+
+def test_parameters_are_described_and_fixed(graph, gate):
+    description = gate.describe_parameter("robot")
+    assert "Robot YAML" in description.description
+    assert description.read_only
+    assert graph.probe.create_client(GetParameters, "gate/get_parameters")

@@ -1,0 +1,220 @@
+"""Perception and action over real DDS."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from rclpy.lifecycle import TransitionCallbackReturn
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import Bool
+
+from lam_ros.images import pixels, rgb_from_image
+from lam_ros.nodes.action import ActionNode
+from lam_ros.nodes.images import compressed_message, features_message
+from lam_ros.nodes.perception import PerceptionNode
+from lam_ros.nodes.qos import LATCHED
+from lam_ros.policy.checkpoint import digest, load_policy
+from lam_ros.share import share_path
+
+STAMP = 1_700_000_000_000_000_000
+TICK = 50_000_000
+
+
+@pytest.fixture
+def perception(graph, arm, checkpoint):
+    node = graph.add(PerceptionNode, robot="desk_arm", checkpoint=str(checkpoint))
+    graph.until(lambda: arm.is_heard)
+    return node
+
+
+@pytest.fixture
+def action(graph, arm, checkpoint):
+    node = graph.add(ActionNode, robot="desk_arm", checkpoint=str(checkpoint))
+    graph.until(lambda: arm.is_measured)
+    return node
+
+
+def stamp_of(message):
+    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+
+
+def test_features_carry_the_oldest_stamp_and_the_checkpoint(graph, arm, robot, checkpoint, perception):
+    features = graph.listen(Image, "lam/features")
+    graph.until(lambda: perception._features.get_subscription_count())
+    rng = np.random.default_rng(0)
+    frames = {camera: rng.integers(0, 255, (96, 96, 3), np.uint8) for camera in robot.cameras}
+    arm.publish_frame("front", STAMP, frames["front"])
+    arm.publish_frame("wrist", STAMP + 3_000_000, frames["wrist"])
+    graph.until(lambda: features)
+    assert stamp_of(features[0]) == STAMP
+    assert features[0].header.frame_id == digest(checkpoint)
+    expected = load_policy(checkpoint, robot).perceive(frames, 0).values
+    np.testing.assert_allclose(pixels(features[0])[..., 0], expected, atol=1e-5)
+
+
+def test_frames_dropped_on_purpose_are_counted(graph, arm, perception):
+    features = graph.listen(Image, "lam/features")
+    graph.until(lambda: perception._features.get_subscription_count())
+    for tick in range(5):
+        arm.publish_frame("front", STAMP + tick * TICK)
+        graph.until(lambda tick=tick: perception._assembler.dropped == tick)
+    arm.publish_frame("wrist", STAMP + 4 * TICK)
+    graph.until(lambda: features)
+    assert len(features) == 1
+    assert perception._assembler.dropped == 4
+
+
+def test_a_camera_of_another_size_is_refused(graph, arm, perception):
+    features = graph.listen(Image, "lam/features")
+    arm.publish_frame("front", STAMP, np.zeros((48, 64, 3), np.uint8))
+    arm.publish_frame("wrist", STAMP)
+    graph.until(graph.said("perception", "camera front sent 64x48"))
+    assert features == []
+
+
+def test_an_encoding_nobody_can_read_names_the_package_to_install(graph, arm, robot, perception):
+    publisher = graph.talk(Image, robot.cameras["front"].topic)
+    odd = Image(encoding="bayer_rggb8", height=96, width=96, step=96, data=bytes(96 * 96))
+    odd.header.stamp.sec = STAMP // 10**9
+    publisher.publish(odd)
+    arm.publish_frame("wrist", STAMP)
+    graph.until(graph.said("perception", "cv_bridge"))
+
+
+def test_where_it_looks_is_computed_only_while_someone_subscribes(graph, arm, perception):
+    features = graph.listen(Image, "lam/features")
+    graph.until(lambda: perception._features.get_subscription_count())
+    calls = []
+    perception._policy.attention = lambda camera, image: calls.append(camera) or np.zeros((96, 96), np.float32)
+    for camera in ("front", "wrist"):
+        arm.publish_frame(camera, STAMP)
+    graph.until(lambda: features)
+    assert calls == []
+    explained = graph.listen(Image, "lam/explain/front")
+    graph.until(lambda: perception._explanations["front"].get_subscription_count())
+    for camera in ("front", "wrist"):
+        arm.publish_frame(camera, STAMP + TICK)
+    graph.until(lambda: explained)
+    assert calls == ["front"]
+    assert rgb_from_image(explained[0]).shape == (96, 96, 3)
+
+
+def test_compressed_cameras(graph, tmp_path, checkpoint, robot):
+    described = yaml.safe_load(share_path("config/desk_arm.yaml").read_text())
+    for camera in described["cameras"].values():
+        camera["transport"] = "compressed"
+    file = tmp_path / "compressed.yaml"
+    file.write_text(yaml.safe_dump(described, sort_keys=False))
+    graph.add(PerceptionNode, robot=str(file), checkpoint=str(checkpoint))
+    features = graph.listen(Image, "lam/features")
+    frame = np.full((96, 96, 3), (200, 40, 40), np.uint8)
+    for camera in robot.cameras.values():
+        graph.talk(CompressedImage, f"{camera.topic}/compressed").publish(compressed_message(frame, STAMP, ""))
+    graph.until(lambda: features)
+    smooth = cv2.imdecode(np.frombuffer(compressed_message(frame, 0, "").data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    expected = load_policy(checkpoint, robot).perceive({c: smooth.copy() for c in robot.cameras}, 0).values
+    np.testing.assert_allclose(pixels(features[0])[..., 0], expected, atol=1e-4)
+
+
+def test_a_checkpoint_of_another_robot_is_not_configured(graph, tmp_path, checkpoint):
+    described = yaml.safe_load(share_path("config/desk_arm.yaml").read_text())
+    described["joints"]["hip"] = described["joints"].pop("waist")
+    file = tmp_path / "other.yaml"
+    file.write_text(yaml.safe_dump(described, sort_keys=False))
+    for kind in (PerceptionNode, ActionNode):
+        node = graph.add(kind, activate=False, robot=str(file), checkpoint=str(checkpoint))
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert "joints = [waist" in node.failure
+        graph.until(graph.said(node.get_name(), "this robot has"))
+
+
+def test_a_typo_in_the_robot_yaml_is_one_sentence(graph, tmp_path, checkpoint):
+    file = tmp_path / "typo.yaml"
+    file.write_text(share_path("config/desk_arm.yaml").read_text().replace("max_age_s", "max_aeg_s"))
+    node = graph.add(PerceptionNode, activate=False, robot=str(file), checkpoint=str(checkpoint))
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert "joint_states.max_aeg_s is not a known key; did you mean 'max_age_s'?" in node.failure
+
+
+def feed(graph, arm, action, stamp_ns, values, position=None):
+    """One joint state and one set of features; the features only once the state is there."""
+    arm.publish_state(stamp_ns, position)
+    graph.until(lambda: action._history._stamps and action._history._stamps[-1] == stamp_ns)
+    action._probe_features.publish(features_message(values, stamp_ns, action._digest))
+
+
+@pytest.fixture
+def commands(graph, action):
+    action._probe_features = graph.talk(Image, "lam/features")
+    received = graph.listen(JointState, "lam/policy_command")
+    graph.until(lambda: action._commands.get_subscription_count())
+    return received
+
+
+def test_an_action_answers_each_features_message_with_its_stamp(graph, arm, robot, checkpoint, action, commands):
+    rng = np.random.default_rng(1)
+    shape = (2, 192)
+    policy = load_policy(checkpoint, robot)
+    position = np.linspace(-0.2, 0.3, 7)
+    position[-1] = 0.01
+    for tick in range(3):
+        values = rng.normal(size=shape).astype(np.float32)
+        stamp = STAMP + tick * TICK
+        feed(graph, arm, action, stamp, values, position)
+        graph.until(lambda tick=tick: len(commands) == tick + 1)
+        from lam_ros.contract import Features
+
+        expected = policy.act_on(Features(stamp, values), position.astype(np.float32)).target
+        np.testing.assert_allclose(commands[-1].position, expected, atol=1e-5)
+        assert stamp_of(commands[-1]) == stamp
+
+
+def test_the_memory_is_reset_by_a_pause_and_by_a_takeover(graph, arm, action, commands):
+    values = np.ones((2, 192), np.float32)
+    first = action._resets
+    feed(graph, arm, action, STAMP, values)
+    feed(graph, arm, action, STAMP + TICK, values)
+    graph.until(lambda: len(commands) == 2)
+    assert action._resets == first
+    feed(graph, arm, action, STAMP + 40 * TICK, values)
+    graph.until(lambda: len(commands) == 3)
+    assert action._resets == first + 1
+    np.testing.assert_allclose(commands[2].position, commands[0].position, atol=1e-6)
+    takeover = graph.talk(Bool, "lam/takeover", LATCHED)
+    for driving in (True, False):
+        takeover.publish(Bool(data=driving))
+        graph.until(lambda driving=driving: action._takeover is driving)
+    assert action._resets == first + 2
+
+
+def test_perception_of_another_checkpoint_is_not_listened_to(graph, arm, action, commands):
+    arm.publish_state(STAMP)
+    graph.until(lambda: action._history._stamps)
+    action._probe_features.publish(features_message(np.ones((2, 192), np.float32), STAMP, "0123456789abcdef"))
+    graph.until(graph.said("action", "give both the same file"))
+    assert commands == []
+
+
+@pytest.mark.parametrize("bad", ["nan", "missing", "old"])
+def test_no_command_without_a_trustworthy_state(graph, arm, robot, action, commands, bad):
+    states = graph.talk(JointState, "joint_states")
+    if bad == "old":
+        arm.publish_state(STAMP - 10 * TICK)
+        graph.until(lambda: action._history._stamps)
+        sentence = "older than the images"
+    else:
+        broken = JointState(name=list(robot.joint_names), position=[0.0] * 7)
+        if bad == "nan":
+            broken.position[2] = math.nan
+        else:
+            broken.name, broken.position = broken.name[1:], broken.position[1:]
+        states.publish(broken)
+        sentence = "not finite for elbow" if bad == "nan" else "lacks waist"
+    action._probe_features.publish(features_message(np.ones((2, 192), np.float32), STAMP, action._digest))
+    graph.until(graph.said("action", sentence))
+    graph.until(graph.said("action", "joint state"))
+    assert commands == []
