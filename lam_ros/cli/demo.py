@@ -128,7 +128,8 @@ def run_demo(
         latencies = perform("trained policy", checkpoint, episodes, filmed=FILMED)
         perform("untrained policy", untrained_path(checkpoint), compared)
         perform("scripted expert", None, episodes)
-        perform("trained policy, cameras black", checkpoint, compared, black_camera="all")
+        for camera in load_robot(robot).cameras:
+            perform(f"trained, {camera} camera black", checkpoint, compared, black_camera=camera)
     film_path = out / "film.webp"
     summary = {
         "task": task,

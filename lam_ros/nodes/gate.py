@@ -26,6 +26,7 @@ class GateNode(LamNode):
     def configure(self) -> None:
         self._gate = Gate(MotionLimits.of(self.robot), self.robot.gate.staleness_s)
         self._sent_count = 0
+        self._last_driver: Driver | None = None
         self._refused_count = 0
         self._to_robot = self.create_publisher(
             ROBOT_COMMAND_TYPES[self.robot.command.type], self.robot.command.topic, COMMAND
@@ -97,6 +98,9 @@ class GateNode(LamNode):
         stamp = sent.stamp_ns if sent.stamp_ns is not None else self.get_clock().now().nanoseconds
         self._sent.publish(joint_message(self.contract.joints, sent.position, stamp, sent.driver.value))
         self._sent_count += 1
+        if sent.driver is not self._last_driver:
+            self._last_driver = sent.driver
+            self.get_logger().info(f"{sent.driver.value} drives")
 
     def _on_takeover(self, message: Bool) -> None:
         self._gate.takeover = message.data

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-import weakref
 from pathlib import Path
 
 import mujoco
@@ -107,8 +107,6 @@ class CameraRenderer:
         self._model = model
         self._sizes = {name: (camera.height, camera.width) for name, camera in robot.cameras.items()}
         self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
-        # Contexts must go before the interpreter takes the GL library apart.
-        self.close = weakref.finalize(self, _close_all, self._renderers)
 
     def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
         """uint8 (H, W, 3), RGB.
@@ -132,8 +130,14 @@ class CameraRenderer:
                 ) from error
             renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
             renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+            if not self._renderers:  # contexts must go before MuJoCo's own exit handler ends EGL
+                atexit.register(_close_all, self._renderers)
             self._renderers[size] = renderer
         return self._renderers[size]
+
+    def close(self) -> None:
+        """Give the contexts back; rendering again makes new ones."""
+        _close_all(self._renderers)
 
 
 def _close_all(renderers: dict[tuple[int, int], mujoco.Renderer]) -> None:

@@ -1,0 +1,40 @@
+"""Fixtures that the tests of the core share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from lam_ros.config import RobotConfig, load_robot
+from lam_ros.demonstrations.dataset import Demonstration
+
+Demonstrate = Callable[..., list[Demonstration]]
+
+
+@pytest.fixture
+def robot() -> RobotConfig:
+    return load_robot("desk_arm")
+
+
+@pytest.fixture
+def demonstrate(robot: RobotConfig) -> Demonstrate:
+    """Builds ``count`` small random demonstrations of the robot."""
+
+    def build(count: int, ticks: int = 12, size: tuple[int, int] = (24, 24), seed: int = 0) -> list[Demonstration]:
+        rng = np.random.default_rng(seed)
+        cameras, joints = len(robot.cameras), len(robot.joints)
+
+        def one() -> Demonstration:
+            state = rng.normal(0.0, 0.3, (ticks, joints)).astype(np.float32)
+            return Demonstration(
+                images=rng.integers(0, 256, (ticks, cameras, size[1], size[0], 3), dtype=np.uint8),
+                state=state,
+                action=state + rng.normal(0.0, 0.05, state.shape).astype(np.float32),
+                stamps_ns=np.arange(ticks, dtype=np.int64) * 50_000_000,
+            )
+
+        return [one() for _ in range(count)]
+
+    return build

@@ -1,0 +1,229 @@
+"""The gate: limits, who may drive, watchdog and emergency stop."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lam_ros.control.gate import Driver, Gate, Request, Sent
+from lam_ros.control.limits import MotionLimits
+
+STALENESS_S = 0.15
+LIMITS = MotionLimits(np.array([-1.0, -2.0]), np.array([1.0, 2.0]), np.array([2.0, 3.0]), np.array([20.0, 30.0]))
+START = np.array([0.2, -0.3])
+FAR = np.array([0.9, 1.5])
+
+
+def ask(gate: Gate, driver: Driver, now_s: float, target: np.ndarray = FAR) -> Sent | None:
+    return gate.request(Request(driver, target, round(now_s * 1e9)), now_s)
+
+
+def drive(gate: Gate, seconds: float, target: np.ndarray = FAR, driver: Driver = Driver.POLICY) -> float:
+    """Ask at 50 Hz with fresh joint states, from 0 s on; the time of the last request."""
+    times = np.arange(0.0, seconds, 0.02)
+    for now_s in times:
+        gate.measured(START, now_s)
+        assert ask(gate, driver, now_s, target) is not None
+    return float(times[-1])
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate(LIMITS, STALENESS_S)
+
+
+def test_the_first_command_starts_from_the_measured_positions(gate: Gate) -> None:
+    gate.measured(START, 0.0)
+    sent = ask(gate, Driver.POLICY, 0.01)
+    assert sent is not None
+    assert np.all(sent.position > START)
+    assert np.all(np.abs(sent.position - START) <= LIMITS.acceleration * 0.02**2 + 1e-9)
+    assert (sent.driver, sent.stamp_ns) == (Driver.POLICY, 10_000_000)
+
+
+def test_it_arrives_at_the_request(gate: Gate) -> None:
+    last_s = drive(gate, 2.0)
+    sent = ask(gate, Driver.POLICY, last_s + 0.02)
+    assert sent is not None
+    np.testing.assert_allclose(sent.position, FAR, atol=1e-6)
+
+
+def test_without_joint_states_requests_are_refused(gate: Gate) -> None:
+    assert ask(gate, Driver.POLICY, 0.0) is None
+    assert gate.refusal == "no joint states have arrived yet; check the robot driver."
+
+
+def test_stale_joint_states_refuse_requests(gate: Gate) -> None:
+    gate.measured(START, 0.0)
+    assert ask(gate, Driver.TELEOP, 0.2) is None
+    assert "joint states stopped 0.20 s ago; check the robot driver" in gate.refusal
+
+
+@pytest.mark.parametrize(
+    "target", [np.array([np.nan, 0.0]), np.array([0.0, np.inf]), np.zeros(3), np.zeros((1, 2)), np.float64(0.0)]
+)
+def test_a_target_that_is_not_finite_positions_is_refused(gate: Gate, target: np.ndarray) -> None:
+    gate.measured(START, 0.0)
+    assert ask(gate, Driver.POLICY, 0.0, np.asarray(target)) is None
+    assert gate.refusal == "a request of policy is not 2 finite positions."
+
+
+def test_a_human_beats_the_policy_until_it_has_been_quiet(gate: Gate) -> None:
+    gate.measured(START, 0.0)
+    assert ask(gate, Driver.TELEOP, 0.0) is not None
+    gate.measured(START, 0.1)
+    assert ask(gate, Driver.POLICY, 0.1) is None
+    assert gate.refusal == "a human is driving."
+    gate.measured(START, 0.2)
+    assert ask(gate, Driver.POLICY, 0.2) is not None
+    assert gate.driver is Driver.POLICY
+
+
+def test_a_takeover_shuts_the_policy_out_for_as_long_as_it_lasts(gate: Gate) -> None:
+    gate.takeover = True
+    gate.measured(START, 5.0)
+    assert ask(gate, Driver.POLICY, 5.0) is None
+    assert ask(gate, Driver.TELEOP, 5.0) is not None
+    gate.takeover = False
+    gate.measured(START, 6.0)
+    assert ask(gate, Driver.POLICY, 6.0) is not None
+
+
+def test_the_emergency_stop_is_latched_over_reset(gate: Gate) -> None:
+    gate.measured(START, 0.0)
+    gate.estop()
+    assert ask(gate, Driver.TELEOP, 0.0) is None
+    assert gate.refusal == "the emergency stop is pressed; call lam/reset_estop when it is safe."
+    gate.reset()
+    gate.measured(START, 1.0)
+    assert ask(gate, Driver.TELEOP, 1.0) is None
+    gate.reset_estop()
+    assert ask(gate, Driver.TELEOP, 1.0) is not None
+
+
+def test_the_watchdog_leaves_whoever_drives_alone(gate: Gate) -> None:
+    assert gate.tick(0.0) is None
+    last_s = drive(gate, 0.3)
+    assert gate.tick(last_s + 0.01) is None
+    assert gate.driver is Driver.POLICY
+
+
+def brake(gate: Gate, from_s: float) -> list[np.ndarray]:
+    """Tick at 100 Hz until nothing more is sent."""
+    positions = []
+    for now_s in from_s + 0.01 * np.arange(1, 200):
+        sent = gate.tick(now_s)
+        if sent is not None:
+            assert (sent.driver, sent.stamp_ns) == (Driver.HOLD, None)
+            positions.append(sent.position)
+    return positions
+
+
+def test_an_emergency_stop_brakes_to_rest_within_the_acceleration_limit(gate: Gate) -> None:
+    last_s = drive(gate, 0.2)
+    gate.estop()
+    positions = brake(gate, last_s)
+    assert gate.refusal == "the emergency stop is pressed."
+    speeds = np.diff(positions, axis=0) / 0.01
+    assert np.all(np.abs(np.diff(speeds, axis=0)) <= LIMITS.acceleration * 0.01 * 1.001)
+    assert np.all(np.diff(np.abs(speeds), axis=0) <= 1e-9)
+    assert np.all(np.abs(speeds[0]) > 0.5)
+    np.testing.assert_allclose(speeds[-1], 0.0, atol=1e-3)
+    assert gate.tick(last_s + 2.0) is None
+
+
+@pytest.mark.parametrize("driver", [Driver.POLICY, Driver.TELEOP])
+def test_a_driver_who_falls_silent_is_held(gate: Gate, driver: Driver) -> None:
+    last_s = drive(gate, 0.2, driver=driver)
+    gate.measured(START, last_s + 0.16)
+    sent = gate.tick(last_s + 0.16)
+    assert sent is not None
+    assert sent.driver is Driver.HOLD
+    assert gate.refusal == f"{driver.value} stopped 0.16 s ago."
+
+
+def test_when_joint_states_stop_the_arm_is_held(gate: Gate) -> None:
+    last_s = drive(gate, 0.2)
+    ask(gate, Driver.POLICY, last_s + 0.14)
+    sent = gate.tick(last_s + 0.16)
+    assert sent is not None
+    assert sent.driver is Driver.HOLD
+    assert gate.refusal == "joint states stopped 0.16 s ago."
+
+
+def test_after_a_pause_it_starts_where_the_arm_stands(gate: Gate) -> None:
+    last_s = drive(gate, 0.5)
+    brake(gate, last_s)
+    moved = np.array([-0.7, 0.4])
+    gate.measured(moved, 10.0)
+    sent = ask(gate, Driver.POLICY, 10.0)
+    assert sent is not None
+    assert np.all(np.abs(sent.position - moved) <= LIMITS.acceleration * 0.02**2 + 1e-9)
+
+
+def test_a_flood_of_requests_moves_no_faster_than_the_limits(gate: Gate) -> None:
+    period_s = 1e-4
+    gate.measured(START, 0.0)
+    first = ask(gate, Driver.TELEOP, 0.0)
+    assert first is not None
+    position = first.position
+    for now_s in period_s * np.arange(1, 300):
+        sent = ask(gate, Driver.TELEOP, now_s)
+        position = position if sent is None else sent.position
+    assert np.all(np.abs(position - first.position) <= LIMITS.velocity * 300 * period_s + 1e-9)
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.floats(0.002, 0.3),
+        st.sampled_from(["measured", "measured", "policy", "policy", "teleop", "tick", "estop", "reset", "takeover"]),
+        st.tuples(*[st.one_of(st.floats(-5.0, 5.0), st.just(float("nan")), st.just(float("inf")))] * 2),
+        st.tuples(st.floats(-1.0, 1.0), st.floats(-2.0, 2.0)),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(EVENTS)
+def test_whatever_happens_only_who_may_drive_is_obeyed_and_within_limits(
+    events: list[tuple[float, str, tuple[float, float], tuple[float, float]]],
+) -> None:
+    gate = Gate(LIMITS, STALENESS_S)
+    now_s, measured_s, teleop_s, sent_s = 0.0, -np.inf, -np.inf, -np.inf
+    stopped, last, measured = False, None, None
+    for wait_s, kind, target, place in events:
+        now_s += wait_s
+        sent = None
+        if kind == "measured":
+            measured, measured_s = np.array(place), now_s
+            gate.measured(measured, now_s)
+        elif kind == "estop":
+            gate.estop()
+            stopped = True
+        elif kind == "reset":
+            gate.reset_estop()
+            stopped = False
+        elif kind == "takeover":
+            gate.takeover = not gate.takeover
+        elif kind == "tick":
+            sent = gate.tick(now_s)
+            assert sent is None or sent.driver is Driver.HOLD
+        else:
+            driver = Driver(kind)
+            teleop_s = now_s if driver is Driver.TELEOP else teleop_s
+            human = gate.takeover or now_s - teleop_s <= STALENESS_S
+            may = np.isfinite(target).all() and not stopped and now_s - measured_s <= STALENESS_S
+            may = may and (driver is Driver.TELEOP or not human)
+            sent = ask(gate, driver, now_s, np.array(target))
+            assert (sent is not None) == may
+            assert bool(gate.refusal) != may
+            if sent is not None and now_s - sent_s > STALENESS_S:
+                last, sent_s = measured, now_s - 0.02  # it starts from where the arm stands
+        if sent is not None:
+            assert last is not None
+            assert np.all(np.abs(sent.position - last) <= LIMITS.velocity * (now_s - sent_s) + 1e-6)
+            assert np.all((sent.position >= LIMITS.lower) & (sent.position <= LIMITS.upper))
+            last, sent_s = sent.position, now_s

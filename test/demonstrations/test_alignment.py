@@ -1,0 +1,218 @@
+"""Alignment of images, states and commands to the policy's ticks."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lam_ros.config import RobotConfig
+from lam_ros.demonstrations.alignment import StateHistory, Tick, TickAssembler, align, load_dataset
+from lam_ros.demonstrations.dataset import Dataset, chunk_targets, digest_of
+from lam_ros.errors import ContractError, EpisodeError, TrainingError
+
+FRONT, WRIST = "/camera/front/image_raw", "/camera/wrist/image_raw"
+MS = 1_000_000
+SIZE = (24, 24)
+
+
+def feed(assembler: TickAssembler, frames: list[tuple[str, int]]) -> list[Tick]:
+    """Push (camera, stamp in ms) with the stamp as the image."""
+    ticks = [assembler.push(camera, stamp * MS, stamp) for camera, stamp in frames]
+    return [tick for tick in ticks if tick is not None]
+
+
+def test_a_tick_is_stamped_with_its_oldest_image(robot: RobotConfig) -> None:
+    ticks = feed(TickAssembler(robot), [("front", 3), ("wrist", 5), ("wrist", 55), ("front", 58)])
+    assert [tick.stamp_ns for tick in ticks] == [3 * MS, 55 * MS]
+    assert ticks[1].images == {"front": 58, "wrist": 55}
+    assert list(ticks[1].images) == ["front", "wrist"]
+
+
+def test_the_newest_frame_wins_and_older_ones_are_counted(robot: RobotConfig) -> None:
+    assembler = TickAssembler(robot)
+    (tick,) = feed(assembler, [("front", 0), ("front", 20), ("front", 40), ("wrist", 41)])
+    assert tick.images == {"front": 40, "wrist": 41}
+    assert assembler.dropped == 2
+
+
+def test_faster_cameras_are_held_to_the_policys_rate(robot: RobotConfig) -> None:
+    frames = [(camera, stamp) for stamp in range(0, 1000, 10) for camera in ("front", "wrist")]
+    stamps = [tick.stamp_ns / MS for tick in feed(TickAssembler(robot), frames)]
+    assert min(np.diff(stamps)) >= 37
+    assert 15 <= len(stamps) <= 27
+
+
+def test_jitter_does_not_cost_ticks(robot: RobotConfig) -> None:
+    rng = np.random.default_rng(0)
+    frames = []
+    for tick in range(100):
+        frames += [("front", 50 * tick + int(rng.integers(-5, 6))), ("wrist", 50 * tick + int(rng.integers(-5, 6)))]
+    assert len(feed(TickAssembler(robot), frames)) == 100
+
+
+def test_frames_too_far_apart_are_no_observation(robot: RobotConfig) -> None:
+    assembler = TickAssembler(robot)
+    assembler.push("wrist", 0, 0)
+    with pytest.raises(ContractError, match=r"camera wrist is 200 ms behind the others; at most 100 ms make one"):
+        assembler.push("front", 200 * MS, 200)
+    assert assembler.dropped == 1
+    tick = assembler.push("wrist", 210 * MS, 210)
+    assert tick is not None
+    assert tick.images == {"front": 200, "wrist": 210}
+
+
+def test_when_time_goes_back_it_starts_over(robot: RobotConfig) -> None:
+    assembler = TickAssembler(robot)
+    feed(assembler, [("front", 9000), ("wrist", 9000), ("front", 9050)])
+    ticks = feed(assembler, [("front", 10), ("wrist", 12)])
+    assert [tick.stamp_ns for tick in ticks] == [10 * MS]
+
+
+def test_the_state_is_the_newest_at_or_before_the_stamp() -> None:
+    history = StateHistory(max_age_ns=100)
+    for stamp in (100, 110, 120):
+        history.push(stamp, np.array([float(stamp)]))
+    assert history.at(119)[0] == 110
+    assert history.at(120)[0] == 120
+    assert history.at(220)[0] == 120
+
+
+def test_a_state_too_old_or_too_young_is_refused() -> None:
+    history = StateHistory(max_age_ns=100 * MS)
+    with pytest.raises(ContractError, match="no joint state is as old as the images"):
+        history.at(5)
+    history.push(10 * MS, np.zeros(1))
+    with pytest.raises(ContractError, match="no joint state is as old as the images"):
+        history.at(9 * MS)
+    with pytest.raises(
+        ContractError, match=r"140 ms older than the images, more than 100 ms \(joint_states\.max_age_s"
+    ):
+        history.at(150 * MS)
+
+
+def test_history_forgets_the_oldest_and_starts_over_when_time_goes_back() -> None:
+    history = StateHistory(max_age_ns=1000, keep=2)
+    for stamp in (1, 2, 3):
+        history.push(stamp, np.array([float(stamp)]))
+    with pytest.raises(ContractError):
+        history.at(1)
+    history.push(1, np.array([7.0]))
+    assert history.at(3)[0] == 7.0
+
+
+def test_an_episode_becomes_arrays_at_its_ticks(recording: Any, robot: RobotConfig) -> None:
+    demonstration = align(recording.usual(6).sealed(), robot, SIZE, "lam/command")
+    assert len(demonstration) == 6
+    assert demonstration.images.shape == (6, 2, 24, 24, 3)
+    assert demonstration.images.dtype == np.uint8
+    np.testing.assert_array_equal(demonstration.images[:, :, 0, 0, 0], [[10 * t, 10 * t + 1] for t in range(6)])
+    np.testing.assert_allclose(demonstration.state[:, 0], np.arange(6))
+    np.testing.assert_allclose(demonstration.action[:, 3], 100.0 + np.arange(6))
+    assert demonstration.state.dtype == demonstration.action.dtype == np.float32
+    np.testing.assert_array_equal(demonstration.stamps_ns, (1000 + 50 * np.arange(6)) * MS)
+
+
+def test_the_action_is_the_first_command_from_the_tick_to_the_next(recording: Any, robot: RobotConfig) -> None:
+    for tick in range(2):
+        recording.state(50 * tick, 0.0)
+        recording.image(FRONT, 50 * tick, 0)
+        recording.image(WRIST, 50 * tick, 0)
+    for at_ms, value in ((0, 1.0), (20, 2.0), (50, 3.0), (70, 4.0)):
+        recording.command(at_ms, value)
+    np.testing.assert_allclose(align(recording.sealed(), robot, SIZE, "lam/command").action[:, 0], [1.0, 3.0])
+
+
+def test_holds_are_no_actions(recording: Any, robot: RobotConfig) -> None:
+    recording.usual(4)
+    for tick in range(4):
+        recording.command(1000 + 50 * tick + 1, -1.0, "hold")
+    np.testing.assert_allclose(align(recording.sealed(), robot, SIZE, "lam/command").action[:, 0], 100.0 + np.arange(4))
+
+
+def test_a_tick_older_than_every_joint_state_is_left_out(recording: Any, robot: RobotConfig) -> None:
+    recording.image(FRONT, 950, 99)
+    recording.image(WRIST, 950, 99)
+    recording.command(955, 99.0)
+    demonstration = align(recording.usual(3).sealed(), robot, SIZE, "lam/command")
+    np.testing.assert_allclose(demonstration.action[:, 0], [100.0, 101.0, 102.0])
+
+
+def test_topics_may_be_written_absolute_in_the_robot_file(recording: Any, robot: RobotConfig) -> None:
+    cameras = {name: dataclasses.replace(camera, topic=f"/{camera.topic}") for name, camera in robot.cameras.items()}
+    states = dataclasses.replace(robot.joint_states, topic="/joint_states")
+    absolute = dataclasses.replace(robot, cameras=cameras, joint_states=states)
+    assert len(align(recording.usual(4).sealed(), absolute, SIZE, "/lam/command")) == 4
+
+
+def test_an_episode_without_commands_says_so(recording: Any, robot: RobotConfig) -> None:
+    recording.state(0, 0.0)
+    recording.image(FRONT, 0, 0)
+    recording.image(WRIST, 0, 0)
+    with pytest.raises(EpisodeError, match="holds no commands; see `lam episodes list`"):
+        align(recording.sealed(), robot, SIZE, "lam/command")
+
+
+def test_images_of_another_size_are_refused(recording: Any, robot: RobotConfig) -> None:
+    cameras = {name: dataclasses.replace(camera, width=64) for name, camera in robot.cameras.items()}
+    with pytest.raises(ContractError, match="sent 96x96 uint8; the robot YAML says 64x96"):
+        align(recording.usual().sealed(), dataclasses.replace(robot, cameras=cameras), SIZE, "lam/command")
+
+
+def record(tmp_path: Path, robot: RobotConfig, like: Any, outcome: str) -> Any:
+    return type(like)(tmp_path / "data", robot, like._messages).usual(20).sealed(outcome)
+
+
+def test_a_dataset_takes_what_is_usable(recording: Any, robot: RobotConfig, tmp_path: Path) -> None:
+    episodes = [recording.usual(20).sealed("success")]
+    episodes += [record(tmp_path, robot, recording, outcome) for outcome in ("failure", "unmarked")]
+    told: list[tuple[int, int]] = []
+    dataset = load_dataset(episodes, robot, SIZE, report=lambda done, total: told.append((done, total)))
+    assert len(dataset.demonstrations) == 2
+    assert told == [(1, 2), (2, 2)]
+    assert (dataset.task, dataset.robot) == ("wave", "desk_arm")
+    assert load_dataset(episodes[:1], robot, SIZE).digest != dataset.digest
+    with pytest.raises(EpisodeError, match="none of 1 episodes is usable"):
+        load_dataset(episodes[1:2], robot, SIZE)
+
+
+def test_a_dataset_of_another_robot_is_refused(recording: Any, robot: RobotConfig) -> None:
+    other = dataclasses.replace(robot, urdf="other.urdf")
+    with pytest.raises(EpisodeError, match="was recorded with another version of robot desk_arm"):
+        load_dataset([recording.usual(20).sealed()], other, SIZE)
+
+
+@pytest.mark.parametrize(("count", "share", "held_out"), [(2, 0.08, 1), (20, 0.1, 2), (3, 0.99, 2)])
+def test_a_split_is_by_episode_and_by_seed(
+    demonstrate: Any, robot: RobotConfig, count: int, share: float, held_out: int
+) -> None:
+    demonstrations = demonstrate(count, ticks=2)
+    dataset = Dataset(None, "wave", "desk_arm", demonstrations, "x")  # type: ignore[arg-type]
+    training, validation = dataset.split(share, seed=1)
+    assert len(validation) == held_out
+    assert {id(d) for d in training} | {id(d) for d in validation} == {id(d) for d in demonstrations}
+    assert len(training) + len(validation) == count
+    again, _ = dataset.split(share, seed=1)
+    assert [id(d) for d in again] == [id(d) for d in training]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_episodes_cannot_be_split(demonstrate: Any, count: int) -> None:
+    dataset = Dataset(None, "wave", "desk_arm", demonstrate(count), "x")  # type: ignore[arg-type]
+    with pytest.raises(TrainingError, match=rf"there are {count} usable episodes; training needs at least 2"):
+        dataset.split(0.1, seed=0)
+
+
+def test_chunks_repeat_the_last_action_past_the_end() -> None:
+    action = np.arange(5.0)[:, None]
+    np.testing.assert_array_equal(
+        chunk_targets(action, 3)[..., 0], [[0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 4], [4, 4, 4]]
+    )
+
+
+def test_digests_tell_texts_apart() -> None:
+    assert digest_of(["a", "b"]) == digest_of(["a", "b"])
+    assert len({digest_of(["a", "b"]), digest_of(["b", "a"]), digest_of(["ab"])}) == 3

@@ -1,0 +1,73 @@
+"""The whole loop as a user types it: record, train, evaluate, through real nodes over real DDS, on a fixed seed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lam_ros.demonstrations.episode import list_episodes
+from lam_ros.learning.training import untrained_path
+
+DEMONSTRATIONS, EPISODES = 100, 20
+
+
+def lam(*arguments):
+    """Run the command line; its output, or a failure that shows it."""
+    command = [sys.executable, "-m", "lam_ros.cli.main", *map(str, arguments)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=dict(os.environ))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("loop")
+
+
+@pytest.fixture(scope="module")
+def demonstrations(folder):
+    data = folder / "demonstrations"
+    lam("record", "--task", "reach", "--episodes", DEMONSTRATIONS, "--out", data, "--seed", 0)
+    return data
+
+
+@pytest.fixture(scope="module")
+def checkpoint(folder, demonstrations):
+    path = folder / "policy.safetensors"
+    lam("train", "--data", demonstrations, "--out", path, "--seed", 0, "--steps-scale", 0.35)
+    return path
+
+
+def successes(folder, checkpoint, *more):
+    file = folder / "result.json"
+    lam("evaluate", "--checkpoint", checkpoint, "--episodes", EPISODES, "--json", file, *more)
+    found = json.loads(file.read_text())
+    assert found["episodes"] == EPISODES
+    return found["successes"]
+
+
+@pytest.mark.timeout(900)
+def test_every_demonstration_is_sealed_and_none_lost_a_message(demonstrations):
+    episodes = list_episodes(demonstrations)
+    assert len(episodes) == DEMONSTRATIONS
+    for episode in episodes:
+        episode.verify()
+        assert episode.manifest.verdict.grade == "PASS", episode.manifest.verdict.findings
+    assert sum(episode.manifest.outcome == "success" for episode in episodes) >= 0.95 * DEMONSTRATIONS
+    assert "PASS" in lam("episodes", "list", demonstrations)
+    done = lam("record", "--task", "reach", "--episodes", DEMONSTRATIONS, "--out", demonstrations)
+    assert "0 episodes recorded" in done, "an interrupted recording counts on from what is there"
+
+
+@pytest.mark.timeout(900)
+def test_training_raises_success_and_the_policy_looks(folder, checkpoint):
+    trained = successes(folder, checkpoint)
+    untrained = successes(folder, untrained_path(checkpoint), "--core")
+    blind = successes(folder, checkpoint, "--black-camera", "wrist")
+    assert trained >= 9, f"{trained} of {EPISODES}"
+    assert untrained <= 2, f"{untrained} of {EPISODES}"
+    assert blind <= trained // 3, f"{blind} of {EPISODES} blind, {trained} seeing"

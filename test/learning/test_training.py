@@ -1,0 +1,157 @@
+"""Training: tiny, repeatable, and resumed as if never interrupted."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lam_ros.config import RobotConfig
+from lam_ros.contract import Contract
+from lam_ros.demonstrations.dataset import Dataset
+from lam_ros.errors import TrainingError
+from lam_ros.learning.configuration import TrainConfig
+from lam_ros.learning.training import train, untrained_path
+from lam_ros.policy.checkpoint import load_policy, read_info
+from lam_ros.policy.configuration import PolicyConfig
+
+TINY = TrainConfig(
+    policy=PolicyConfig(image_size=(24, 24), hidden_size=8, chunk=2),
+    perception_steps=120,
+    perception_batch=4,
+    action_steps=120,
+    action_batch=2,
+    learning_rate=3e-3,
+    precision="float32",
+)
+Report = Callable[[str, int, int, float], None]
+
+
+@pytest.fixture
+def dataset(robot: RobotConfig, demonstrate: Any) -> Dataset:
+    return Dataset(Contract.of(robot), "wave", "desk_arm", demonstrate(4, ticks=8), "synthetic")
+
+
+def weights(file: Path) -> dict[str, torch.Tensor]:
+    return load_file(file)
+
+
+class PowerCut(Exception):
+    pass
+
+
+def interrupt_at(stage: str, step: int, error: type[BaseException] = PowerCut) -> Report:
+    def report(now: str, done: int, total: int, loss: float) -> None:
+        if (now, done) == (stage, step):
+            raise error
+
+    return report
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """Filled by the first test that trains to the end, so that it is done once."""
+    return {}
+
+
+def train_once(dataset: Dataset, folder: Path, unbroken: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    if not unbroken:
+        unbroken.update(weights(train(dataset, TINY, folder / "unbroken.safetensors").checkpoint))
+    return unbroken
+
+
+def test_training_learns_and_writes_a_policy_for_the_robot(
+    dataset: Dataset, robot: RobotConfig, tmp_path: Path, unbroken: dict[str, torch.Tensor]
+) -> None:
+    file, told = tmp_path / "policy.safetensors", []
+    result = train(dataset, TINY, file, lambda *step: told.append(step))
+    unbroken.update(weights(file))
+    assert result.checkpoint == file
+    assert [step[:3] for step in told[:120]] == [("perception", n, 120) for n in range(1, 121)]
+    assert [step[:3] for step in told[120:]] == [("action", n, 120) for n in range(1, 121)]
+    for stage in (told[:120], told[120:]):
+        losses = [step[3] for step in stage]
+        assert np.mean(losses[-20:]) < 0.9 * np.mean(losses[:20])
+    info = read_info(file)
+    assert (info.task, info.robot, info.dataset, info.policy) == ("wave", "desk_arm", "synthetic", TINY.policy)
+    assert info.figures["episodes"] == 4
+    assert info.figures["ticks"] == 32
+    assert np.isfinite(info.figures["action_val_loss"])
+    load_policy(file, robot)
+    assert result.log_folder.parent == tmp_path / "policy"
+
+
+@pytest.mark.parametrize(
+    ("stage", "step"), [("perception", 30), ("perception", 77), ("perception", 120), ("action", 20), ("action", 110)]
+)
+def test_an_interrupted_run_is_resumed_to_the_same_weights(
+    dataset: Dataset, tmp_path: Path, unbroken: dict[str, torch.Tensor], stage: str, step: int
+) -> None:
+    expected = train_once(dataset, tmp_path, unbroken)
+    file, told = tmp_path / "policy.safetensors", []
+    with pytest.raises(PowerCut):
+        train(dataset, TINY, file, interrupt_at(stage, step))
+    assert not file.exists()
+    train(dataset, TINY, file, lambda *step: told.append(step))
+    resumed = weights(file)
+    assert resumed.keys() == expected.keys()
+    for name, weight in expected.items():
+        assert torch.equal(resumed[name], weight), name
+    again = sum(1 for entry in told if entry[0] == stage)
+    assert again <= 120 - 50 * (min(step, 119) // 50), "what an epoch had finished is not done again"
+
+
+@pytest.fixture
+def sigint_handler() -> Iterator[Any]:
+    """Ctrl-C's handler, which is put back whatever a test does to it."""
+    handler = signal.getsignal(signal.SIGINT)
+    yield handler
+    signal.signal(signal.SIGINT, handler)
+
+
+def test_ctrl_c_ends_training_as_a_keyboard_interrupt(dataset: Dataset, tmp_path: Path, sigint_handler: Any) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, TINY, tmp_path / "policy.safetensors", interrupt_at("perception", 3, KeyboardInterrupt))
+    assert signal.getsignal(signal.SIGINT) is sigint_handler, "a second Ctrl-C must still be heard"
+
+
+def test_a_finished_run_keeps_the_weights_of_another_seed_apart(
+    dataset: Dataset, tmp_path: Path, unbroken: dict[str, torch.Tensor]
+) -> None:
+    expected = train_once(dataset, tmp_path, unbroken)
+    short = dataclasses.replace(TINY, perception_steps=2, action_steps=2, seed=1)
+    file = tmp_path / "other.safetensors"
+    train(dataset, short, file)
+    assert not torch.equal(weights(file)["action.inlet.0.weight"], expected["action.inlet.0.weight"])
+    untrained = weights(untrained_path(file))
+    assert untrained_path(file).name == "other.untrained.safetensors"
+    torch.testing.assert_close(untrained["normaliser.state_mean"], weights(file)["normaliser.state_mean"])
+    assert not torch.equal(untrained["action.inlet.0.weight"], weights(file)["action.inlet.0.weight"])
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_episodes_are_refused(dataset: Dataset, demonstrate: Any, tmp_path: Path, count: int) -> None:
+    few = dataclasses.replace(dataset, demonstrations=demonstrate(count))
+    with pytest.raises(TrainingError, match=rf"there are {count} usable episodes; training needs at least 2"):
+        train(few, TINY, tmp_path / "policy.safetensors")
+
+
+@pytest.mark.parametrize("part", ["state", "action"])
+def test_values_that_are_not_finite_are_refused(dataset: Dataset, tmp_path: Path, part: str) -> None:
+    getattr(dataset.demonstrations[1], part)[3, 2] = np.nan
+    with pytest.raises(TrainingError, match=f"hold {part}s that are not finite; run `lam episodes verify`"):
+        train(dataset, TINY, tmp_path / "policy.safetensors")
+
+
+def test_demonstrations_of_nothing_are_refused(dataset: Dataset, tmp_path: Path) -> None:
+    for demonstration in dataset.demonstrations:
+        demonstration.action[:] = 0.5
+    with pytest.raises(TrainingError, match="no joint is ever moved in these demonstrations"):
+        train(dataset, TINY, tmp_path / "policy.safetensors")

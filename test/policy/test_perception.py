@@ -1,0 +1,133 @@
+"""The CNN: key points, attention, and the folded network that is the same function."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lam_ros.policy.configuration import PolicyConfig
+from lam_ros.policy.explain import draw_attention
+from lam_ros.policy.perception import ArticleEncoder, Perception, StridedEncoder, spatial_softmax
+
+CAMERAS = ("front", "wrist")
+
+
+def perception(encoder: str, size: tuple[int, int] = (32, 24)) -> Perception:
+    """As training leaves it: batch statistics that are not the initial ones."""
+    torch.manual_seed(0)
+    network = Perception(PolicyConfig(encoder=encoder, image_size=size), CAMERAS)  # type: ignore[arg-type]
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.3)
+            nn.init.normal_(module.bias, 0.0, 0.3)
+            nn.init.normal_(module.running_mean, 0.0, 0.3)
+            nn.init.uniform_(module.running_var, 0.3, 2.0)
+    return network.eval()
+
+
+def pictures(count: int, size: tuple[int, int] = (32, 24)) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    shape = (count, len(CAMERAS), size[1], size[0], 3)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "expected"), [(0, 0, (-1, -1)), (0, 8, (1, -1)), (4, 8, (1, 1)), (2, 4, (0, 0)), (2, 6, (0.5, 0))]
+)
+def test_a_key_point_lies_on_a_sharp_peak(row: int, column: int, expected: tuple[float, float]) -> None:
+    activation = torch.zeros(1, 1, 5, 9)
+    activation[0, 0, row, column] = 1.0
+    points, attention = spatial_softmax(activation, torch.tensor([50.0]))
+    torch.testing.assert_close(points[0, 0], torch.tensor(expected, dtype=torch.float32), atol=1e-4, rtol=0)
+    assert attention[0, 0, row, column] > 0.999
+
+
+def test_key_points_are_the_expectation_of_the_softmax() -> None:
+    activation, temperature = torch.randn(2, 3, 4, 6), torch.tensor([0.5, 1.0, 3.0])
+    points, attention = spatial_softmax(activation, temperature)
+    expected = (activation * temperature[:, None, None]).flatten(2).softmax(-1).view(2, 3, 4, 6)
+    torch.testing.assert_close(attention, expected)
+    torch.testing.assert_close(attention.sum((2, 3)), torch.ones(2, 3))
+    torch.testing.assert_close(points[..., 0], (expected * torch.linspace(-1, 1, 6)).sum((2, 3)))
+    torch.testing.assert_close(points[..., 1], (expected * torch.linspace(-1, 1, 4)[:, None]).sum((2, 3)))
+
+
+def test_key_points_have_the_right_gradients() -> None:
+    activation = torch.randn(1, 2, 3, 4, dtype=torch.float64, requires_grad=True)
+    temperature = torch.tensor([0.7, 2.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda a, t: spatial_softmax(a, t)[0], (activation, temperature))
+
+
+@pytest.mark.parametrize("encoder", ["strided", "article"])
+@pytest.mark.parametrize("size", [(24, 24), (96, 96), (64, 48)])
+def test_each_camera_gives_a_row_of_features(encoder: str, size: tuple[int, int]) -> None:
+    network = perception(encoder, size)
+    features = network(pictures(2, size))
+    assert features.shape == (2, 2, network.features)
+    assert features.dtype == torch.float32
+    assert network.features == {"strided": StridedEncoder.features, "article": ArticleEncoder.features}[encoder]
+
+
+@pytest.mark.parametrize("encoder", ["strided", "article"])
+def test_a_row_depends_on_its_own_camera_and_sample_alone(encoder: str) -> None:
+    network, images = perception(encoder), pictures(2)
+    before = network(images)
+    images[1, 1] = 255 - images[1, 1]
+    after = network(images)
+    torch.testing.assert_close(after[0], before[0])
+    torch.testing.assert_close(after[1, 0], before[1, 0])
+    assert not torch.allclose(after[1, 1], before[1, 1])
+
+
+def test_pixels_run_from_minus_one_to_one() -> None:
+    images = torch.tensor([0, 255], dtype=torch.uint8)[:, None, None, None].expand(2, 1, 1, 3)
+    pixels = Perception._pixels(images)
+    assert pixels.shape == (2, 3, 1, 1)
+    torch.testing.assert_close(pixels[:, 0, 0, 0], torch.tensor([-1.0, 1.0]))
+
+
+@pytest.mark.parametrize("encoder", ["strided", "article"])
+def test_folding_keeps_the_function(encoder: str) -> None:
+    network, images = perception(encoder), pictures(3)
+    features, attention = network(images), network.attention(0, images[0, 0])
+    network.fold()
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    torch.testing.assert_close(network(images), features, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(network.attention(0, images[0, 0]), attention, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("encoder", ["strided", "article"])
+def test_attention_covers_the_image_and_peaks_at_one(encoder: str) -> None:
+    attention = perception(encoder).attention(1, pictures(1)[0, 1]).detach()
+    assert attention.shape == (24, 32)
+    assert attention.min() >= 0
+    assert attention.max() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("encoder", ["strided", "article"])
+def test_encoder_attention_sums_to_one(encoder: str) -> None:
+    network = perception(encoder)
+    pixels = network._pixels(pictures(3)[:, 0])
+    sums = network.encoders[0].attention(pixels).sum((1, 2))
+    torch.testing.assert_close(sums, torch.ones(3))
+
+
+@pytest.mark.parametrize("encoder", ["strided", "article"])
+def test_every_weight_is_trained(encoder: str) -> None:
+    network = perception(encoder).train()
+    network(pictures(4)).square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_drawn_attention_leaves_other_pixels_alone() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(draw_attention(image, np.zeros((5, 6), np.float32)), image)
+    attention = np.zeros((20, 30), np.float32)
+    attention[:10] = 1.0
+    drawn = draw_attention(image, attention)
+    np.testing.assert_array_equal(drawn[10:], image[10:])
+    assert np.abs(drawn[:10].astype(int) - image[:10]).mean() > 10

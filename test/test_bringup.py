@@ -1,0 +1,186 @@
+"""The node table and what each bring-up starts of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import pytest
+import yaml
+
+from lam_ros.bringup import NODES, NodeSpec, Options, Process, Supervisor, node_environment, plan
+from lam_ros.errors import BringUpError, ConfigError
+
+FOREVER = "import signal; signal.pause()"
+
+
+def names(processes: list[Process]) -> list[str]:
+    return [process.node.name for process in processes]
+
+
+def parameters(processes: list[Process], name: str) -> Mapping[str, Any]:
+    (found,) = [process.parameters for process in processes if process.node.name == name]
+    return found
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    file = tmp_path / "policy.safetensors"
+    file.touch()
+    return str(file)
+
+
+def test_every_part_of_a_process_is_a_module_of_nodes() -> None:
+    for name, spec in NODES.items():
+        assert spec.name == name
+        for part in spec.parts:
+            assert importlib.util.find_spec(f"lam_ros.nodes.{part}") is not None
+
+
+def test_simulate_starts_the_robot_and_its_gate() -> None:
+    processes = plan("simulate", Options("desk_arm", task="push", mode="lockstep", simulation={"seed": 3}))
+    assert names(processes) == ["simulation", "gate"]
+    simulation = parameters(processes, "simulation")
+    assert simulation == {"robot": "desk_arm", "task": "push", "mode": "lockstep", "seed": 3}
+    assert parameters(processes, "gate") == {"robot": "desk_arm", "use_sim_time": True, "autostart": True}
+
+
+def test_simulate_with_an_expert_lets_it_drive() -> None:
+    processes = plan("simulate", Options("desk_arm", task="push", teleop="expert"))
+    assert names(processes) == ["simulation", "gate", "teleop"]
+    teleop = parameters(processes, "teleop")
+    assert teleop == {"robot": "desk_arm", "use_sim_time": True, "source": "expert", "task": "push"}
+
+
+def test_simulate_with_a_checkpoint_lets_the_policy_drive(checkpoint: str) -> None:
+    processes = plan("simulate", Options("desk_arm", checkpoint=checkpoint, teleop="expert"))
+    assert names(processes) == ["simulation", "gate", "action", "perception"]
+
+
+def test_record_on_a_robot_needs_no_simulator(tmp_path: Path) -> None:
+    options = Options("desk_arm", dataset=str(tmp_path / "data"), task="fold the towel", teleop="keyboard")
+    processes = plan("record", options)
+    assert names(processes) == ["gate", "recorder", "teleop"]
+    recorder = parameters(processes, "recorder")
+    assert recorder["dataset"] == str(tmp_path / "data")
+    assert recorder["task"] == "fold the towel"
+    assert recorder["autostart"] is True
+    assert recorder["use_sim_time"] is False
+
+
+def test_record_in_simulation_follows_simulated_time(tmp_path: Path) -> None:
+    processes = plan("record", Options("desk_arm", dataset=str(tmp_path), simulated=True, teleop="expert"))
+    assert names(processes) == ["simulation", "gate", "recorder", "teleop"]
+    assert all(process.parameters["use_sim_time"] for process in processes[1:])
+
+
+def test_nodes_get_paths_that_hold_anywhere(tmp_path: Path, checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recorder = parameters(plan("record", Options("desk_arm", dataset="data")), "recorder")
+    assert recorder["dataset"] == str(tmp_path / "data")
+    action = parameters(plan("deploy", Options("desk_arm", checkpoint="policy.safetensors")), "action")
+    assert action["checkpoint"] == checkpoint
+
+
+@pytest.mark.parametrize(("composed", "expected"), [(False, ["gate", "action", "perception"]), (True, ["composed"])])
+def test_deploy_starts_the_gate_before_what_moves_the_arm(checkpoint: str, composed: bool, expected: list[str]) -> None:
+    processes = plan("deploy", Options("desk_arm", checkpoint=checkpoint, composed=composed, teleop="expert"))
+    assert names(processes) == expected
+    assert NODES["composed"].parts == ("gate", "action", "perception")
+    assert parameters(processes, expected[-1])["checkpoint"] == checkpoint
+
+
+def test_what_is_missing_is_said_with_the_cure(tmp_path: Path) -> None:
+    with pytest.raises(BringUpError, match="deploy needs a policy: give --checkpoint FILE"):
+        plan("deploy", Options("desk_arm"))
+    with pytest.raises(BringUpError, match=r"there is no checkpoint .*none\.safetensors; give the file that"):
+        plan("deploy", Options("desk_arm", checkpoint=str(tmp_path / "none.safetensors")))
+    with pytest.raises(BringUpError, match="record needs a folder for the episodes: give --out DIR"):
+        plan("record", Options("desk_arm"))
+    with pytest.raises(ConfigError, match="no_robot"):
+        plan("simulate", Options("no_robot.yaml"))
+
+
+@pytest.mark.parametrize(
+    "value", ["reach", "007", "yes", "1e3", "put: it 'in' the \"box\"", "Würfel", "box 📦", "", True, 3, 0.5]
+)
+def test_parameters_survive_the_command_line(value: Any) -> None:
+    process = Process(NODES["recorder"], {"task": value})
+    flag, pair = process.arguments()[-2:]
+    name, _, text = pair.partition(":=")
+    assert (flag, name) == ("-p", "task")
+    assert yaml.safe_load(text) == value
+    assert type(yaml.safe_load(text)) is type(value)
+
+
+def test_nodes_get_the_large_message_profile_and_headless_rendering() -> None:
+    environment = node_environment({"PATH": "/bin"})
+    assert Path(environment["FASTDDS_DEFAULT_PROFILES_FILE"]).name == "fastdds.xml"
+    assert Path(environment["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
+    assert environment["MUJOCO_GL"] == "egl"
+    assert environment["PATH"] == "/bin"
+
+
+@pytest.mark.parametrize("distribution", ["humble", "iron"])
+def test_older_distributions_know_the_profile_by_its_older_name(distribution: str) -> None:
+    environment = node_environment({"ROS_DISTRO": distribution})
+    assert "FASTRTPS_DEFAULT_PROFILES_FILE" in environment
+    assert "FASTDDS_DEFAULT_PROFILES_FILE" not in environment
+
+
+@pytest.mark.parametrize(
+    "name", ["FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS"]
+)
+def test_the_users_own_fast_dds_settings_stay(name: str) -> None:
+    environment = node_environment({name: "mine", "MUJOCO_GL": "glfw"})
+    assert {key: value for key, value in environment.items() if key.startswith("FAST")} == {name: "mine"}
+    assert environment["MUJOCO_GL"] == "glfw"
+
+
+@dataclass(frozen=True)
+class Script(Process):
+    """A process of plain Python in a node's place."""
+
+    code: str = ""
+
+    def arguments(self) -> list[str]:
+        return [sys.executable, "-c", self.code]
+
+
+def script(name: str, code: str) -> Script:
+    return Script(NodeSpec(name, (), ""), {}, code)
+
+
+def wait_until_dead(pid: int) -> None:
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_a_dead_process_is_named_with_its_last_words() -> None:
+    heard: Queue[tuple[str, str]] = Queue()
+    with Supervisor(lambda name, line: heard.put((name, line)), os.environ) as supervisor:
+        supervisor.start([script("action", FOREVER), script("gate", "print('no limits'); raise SystemExit(3)")])
+        assert heard.get(timeout=30) == ("gate", "no limits")
+        wait_until_dead(supervisor.pid("gate"))
+        with pytest.raises(BringUpError, match="gate ended with exit code 3: no limits"):
+            supervisor.check()
+
+
+def test_a_killed_process_is_revived() -> None:
+    with Supervisor(lambda name, line: None, os.environ) as supervisor:
+        supervisor.start([script("gate", FOREVER)])
+        first = supervisor.pid("gate")
+        assert supervisor.revive() is None
+        os.kill(first, 9)
+        wait_until_dead(first)
+        assert supervisor.revive() == "gate was killed by SIGKILL; it is started again."
+        second = supervisor.pid("gate")
+        assert second != first
+        supervisor.check()
+    with pytest.raises(ProcessLookupError):
+        os.kill(second, 0)
