@@ -64,7 +64,7 @@ class Process:
 
     def arguments(self) -> list[str]:
         """Its command line. Strings are quoted as YAML wants them, so that no text is taken for a number."""
-        pairs = [("-p", f"{name}:={json.dumps(value)}") for name, value in self.parameters.items()]
+        pairs = [("-p", f"{name}:={json.dumps(value, ensure_ascii=False)}") for name, value in self.parameters.items()]
         options = [part for pair in pairs for part in pair]
         return [sys.executable, "-m", "lam_ros.nodes", self.node.name, "--ros-args", *options]
 

@@ -239,6 +239,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, (str, int, float, bool)):
+                raise ConfigError(f"line {key_node.start_mark.line + 1} has a key that is no plain word; write a name.")
             if key in seen:
                 raise ConfigError(f"the key {key!r} stands twice (line {key_node.start_mark.line + 1}); keep one.")
             seen.add(key)
@@ -261,6 +263,14 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path}: {error}") from None
 
 
+def _shipped_robot(name: str) -> Path:
+    folder = share_path("config")
+    shipped = {file.stem: file for file in sorted(folder.glob("*.yaml")) if "\njoints:" in file.read_text("utf-8")}
+    if name not in shipped:
+        raise ConfigError(f"there is no robot {name!r}; lam_ros ships {', '.join(shipped)}; or give a path.")
+    return shipped[name]
+
+
 def load_robot(path: str | Path) -> RobotConfig:
     """Read a robot YAML; a bare name such as ``desk_arm`` is looked up among the robots lam_ros ships.
 
@@ -268,8 +278,8 @@ def load_robot(path: str | Path) -> RobotConfig:
         ConfigError: the file is missing or wrong.
     """
     path = Path(path)
-    if not path.suffix and not path.exists():
-        path = share_path(f"config/{path}.yaml")
+    if not path.suffix and not path.is_file():
+        path = _shipped_robot(str(path))
     try:
         return from_mapping(RobotConfig, read_yaml(path))
     except ConfigError as error:
@@ -290,4 +300,9 @@ def urdf_path(robot: RobotConfig, robot_file: str | Path | None = None) -> Path:
     for candidate in (given, beside):
         if candidate.is_file():
             return candidate
-    return share_path(robot.urdf)
+    try:
+        return share_path(robot.urdf)
+    except ConfigError:
+        raise ConfigError(
+            f"robot {robot.name}: there is no urdf {robot.urdf}; give its path in the robot YAML."
+        ) from None

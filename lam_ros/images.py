@@ -1,13 +1,19 @@
-"""From image messages to RGB arrays, with NumPy views. Messages are read by their fields alone, so the same code serves
-the live nodes (rclpy messages) and recorded episodes (rosbags messages)."""
+"""From image messages to RGB arrays, with NumPy views.
+
+Serialized messages are read in place: rclpy's conversion of two 640x480 frames to Python messages makes 5 ms of 2 (see
+benchmarks/README.md). The same code serves the live nodes and recorded episodes.
+"""
 
 from __future__ import annotations
 
+import struct
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 
+from lam_ros.contract import NANOSECONDS
 from lam_ros.errors import ImageError
 
 # encoding: (dtype, channels, how the channels become RGB)
@@ -28,6 +34,92 @@ NATIVE_ENCODINGS = tuple(_LAYOUTS)
 
 class UnknownEncodingError(ImageError):
     """An encoding that NumPy views do not cover; cv_bridge may."""
+
+
+@dataclass(frozen=True)
+class ImageView:
+    """A sensor_msgs/Image, read in place: the fields have the message's names."""
+
+    stamp_ns: int
+    frame_id: str
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    data: memoryview
+
+
+@dataclass(frozen=True)
+class CompressedView:
+    """A sensor_msgs/CompressedImage, read in place."""
+
+    stamp_ns: int
+    frame_id: str
+    format: str
+    data: memoryview
+
+
+class _Cdr:
+    """Reads one CDR message: 4 bytes of encapsulation, then values aligned to their size.
+
+    OMG DDS-XTypes 1.3, section 7.4; plain CDR, which every ROS 2 middleware writes.
+    """
+
+    def __init__(self, serialized: bytes) -> None:
+        self._bytes = memoryview(serialized)
+        self._order = "<" if len(serialized) > 1 and serialized[1] & 1 else ">"
+        self._at = 4
+
+    def read(self, code: str) -> int:
+        size = struct.calcsize(code)
+        self._at += -(self._at - 4) % size
+        (value,) = struct.unpack_from(self._order + code, self._bytes, self._at)
+        self._at += size
+        return int(value)
+
+    def take(self, length: int) -> memoryview:
+        if length > len(self._bytes) - self._at:
+            raise ImageError(f"an image message promises {length} bytes more than it has; it was cut short.")
+        part = self._bytes[self._at : self._at + length]
+        self._at += length
+        return part
+
+    def text(self) -> str:
+        return bytes(self.take(self.read("I"))).rstrip(b"\0").decode("utf-8", "replace")
+
+    def stamp_ns(self) -> int:
+        seconds = self.read("i")
+        return seconds * NANOSECONDS + self.read("I")
+
+
+def view_image(serialized: bytes) -> ImageView:
+    """Read a serialized sensor_msgs/Image without copying its pixels.
+
+    Raises:
+        ImageError: it is cut short.
+    """
+    cdr = _Cdr(serialized)
+    try:
+        stamp_ns, frame_id = cdr.stamp_ns(), cdr.text()
+        height, width, encoding = cdr.read("I"), cdr.read("I"), cdr.text()
+        is_bigendian, step = cdr.read("B"), cdr.read("I")
+        return ImageView(stamp_ns, frame_id, height, width, encoding, is_bigendian, step, cdr.take(cdr.read("I")))
+    except struct.error:
+        raise ImageError(f"an image message of {len(serialized)} bytes was cut short.") from None
+
+
+def view_compressed(serialized: bytes) -> CompressedView:
+    """Read a serialized sensor_msgs/CompressedImage without copying its data.
+
+    Raises:
+        ImageError: it is cut short.
+    """
+    cdr = _Cdr(serialized)
+    try:
+        return CompressedView(cdr.stamp_ns(), cdr.text(), cdr.text(), cdr.take(cdr.read("I")))
+    except struct.error:
+        raise ImageError(f"a compressed image message of {len(serialized)} bytes was cut short.") from None
 
 
 def pixels(message: Any) -> np.ndarray:
@@ -99,7 +191,15 @@ def rgb_from_compressed(message: Any) -> np.ndarray:
 
 
 def scale_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 (H, W, 3) at the policy's ``size`` (width, height); the image itself where it has that size already."""
-    if (image.shape[1], image.shape[0]) == tuple(size):
+    """uint8 (H, W, 3) at the policy's ``size`` (width, height); the image itself where it has that size already.
+
+    Each pixel is the mean of the area it covers. Halving first, which OpenCV does ten times faster, leaves little for
+    the exact but slow step to any size.
+    """
+    height, width = image.shape[:2]
+    while width >= 2 * size[0] and height >= 2 * size[1] and width % 2 == height % 2 == 0:
+        width, height = width // 2, height // 2
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    if (width, height) == tuple(size):
         return image
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)

@@ -15,6 +15,7 @@ import numpy as np
 from lam_ros.control.limits import MotionLimits, limit_step
 
 AT_REST = 1e-6  # rad/s or m/s
+SHORTEST_STEP_S = 1e-6  # requests that come at once share what one may move
 
 
 class Driver(str, Enum):
@@ -71,7 +72,9 @@ class Gate:
         self.driver = Driver.HOLD
 
     def measured(self, position: np.ndarray, now_s: float) -> None:
-        """Note measured joint positions (J,)."""
+        """Note measured joint positions (J,); values that are not finite count as no measurement."""
+        if not np.isfinite(position).all():
+            return
         self._measured, self._measured_at = np.asarray(position, dtype=np.float64), now_s
 
     def estop(self) -> None:
@@ -94,7 +97,7 @@ class Gate:
             self._position, self._velocity = self._measured.copy(), np.zeros_like(self._measured)
             dt_s = min(self._staleness_s, 0.02)
         else:
-            dt_s = max(now_s - self._sent_at, 1e-3)
+            dt_s = max(now_s - self._sent_at, SHORTEST_STEP_S)
         self._request_at = now_s
         self.driver = request.driver
         return self._step(request.target, dt_s, now_s, request.stamp_ns)

@@ -57,5 +57,7 @@ def limit_step(
     wanted = np.sign(way) * np.minimum(np.abs(way) / dt_s, speed)
     change = limits.acceleration * dt_s
     new_velocity = np.clip(wanted, velocity - change, velocity + change)
-    command = np.clip(last + new_velocity * dt_s, limits.lower, limits.upper)
+    # An arm that was found outside its limits is brought back at its own speed, not thrown to the limit.
+    inner, outer = np.minimum(last, limits.lower), np.maximum(last, limits.upper)
+    command = np.clip(last + new_velocity * dt_s, inner, outer)
     return command, (command - last) / dt_s

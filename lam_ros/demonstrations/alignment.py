@@ -25,7 +25,7 @@ from lam_ros.demonstrations.dataset import Dataset, Demonstration, digest_of
 from lam_ros.demonstrations.episode import Episode
 from lam_ros.demonstrations.wire import decode, stamp_ns_of
 from lam_ros.errors import ContractError, EpisodeError
-from lam_ros.images import rgb_from_compressed, rgb_from_image, scale_image
+from lam_ros.images import rgb_from_compressed, rgb_from_image, scale_image, view_compressed, view_image
 
 
 @dataclass(frozen=True)
@@ -155,22 +155,27 @@ def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], com
         ContractError: a message does not fit the robot.
     """
     contract = Contract.of(robot)
-    cameras = {f"{camera.subscribed_topic}": name for name, camera in robot.cameras.items()}
+    cameras = {camera.subscribed_topic.lstrip("/"): name for name, camera in robot.cameras.items()}
     frames: list[tuple[int, int, str, np.ndarray]] = []
     states: list[tuple[int, np.ndarray]] = []
     commands: list[tuple[int, bool, np.ndarray]] = []
     for topic, msgtype, data, _ in episode.messages():
         name = topic.lstrip("/")
         if name in cameras:
-            message = decode(msgtype, data)
-            image = rgb_from_image(message) if msgtype.endswith("/Image") else rgb_from_compressed(message)
+            view: Any
+            if msgtype.endswith("/Image"):
+                view = view_image(data)
+                image = rgb_from_image(view)
+            else:
+                view = view_compressed(data)
+                image = rgb_from_compressed(view)
             contract.validate_image(cameras[name], image)
             order = contract.cameras.index(cameras[name])
-            frames.append((stamp_ns_of(message), order, cameras[name], scale_image(image, image_size)))
-        elif name == robot.joint_states.topic:
+            frames.append((view.stamp_ns, order, cameras[name], scale_image(image, image_size)))
+        elif name == robot.joint_states.topic.lstrip("/"):
             message = decode(msgtype, data)
             states.append((stamp_ns_of(message), contract.in_order(message.name, message.position, topic)))
-        elif name == command_topic:
+        elif name == command_topic.lstrip("/"):
             message = decode(msgtype, data)
             held = message.header.frame_id == "hold"
             commands.append((stamp_ns_of(message), held, contract.in_order(message.name, message.position, topic)))
@@ -182,7 +187,9 @@ def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], com
         history.push(stamp, state)
     driven = sorted((c for c in commands if not c[1]), key=lambda c: c[0]) or sorted(commands, key=lambda c: c[0])
     in_force = _Commands([c[0] for c in driven], [c[2] for c in driven])
-    ticks = _ticks(robot, frames)
+    # Live, a tick before the first joint state is refused.
+    first_ns = min(stamp for stamp, _ in states)
+    ticks = [tick for tick in _ticks(robot, frames) if tick.stamp_ns >= first_ns]
     rows = []
     for tick, following in zip(ticks, [*ticks[1:], None], strict=True):
         end = following.stamp_ns if following else tick.stamp_ns + seconds_to_ns(1.0 / robot.policy.rate_hz)

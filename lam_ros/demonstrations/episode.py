@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from mcap.exceptions import McapError
 from mcap.reader import make_reader
 from mcap.stream_reader import StreamReader
 from mcap.writer import CompressionType, Writer
@@ -116,7 +115,7 @@ def sha256_of(path: Path) -> str:
 
 
 def next_episode_name(dataset: Path) -> str:
-    """The name after the highest number in use, sealed or not; numbers are never used twice."""
+    """The name after the highest number on disk, whether sealed, set aside or in progress."""
     numbers = [int(m.group(1)) for entry in dataset.glob("episode_*") if (m := _NAME.match(entry.name))]
     return f"episode_{max(numbers, default=-1) + 1:06d}"
 
@@ -212,7 +211,8 @@ class EpisodeWriter:
             self._file.close()
             self._verify_counts(bag)
             (self.folder / "metadata.yaml").write_text(self._metadata(bag.name))
-            reports = {name: channel.meter.report() for name, channel in self._channels.items()}
+            end_ns = max((channel.meter.last_ns for channel in self._channels.values()), default=0)
+            reports = {name: channel.meter.report(end_ns) for name, channel in self._channels.items()}
             manifest = Manifest(
                 SCHEMA,
                 self.name,
@@ -297,7 +297,9 @@ def read_messages(bag: Path) -> Iterator[tuple[str, str, bytes, int]]:
             for schema, channel, message in make_reader(file, validate_crcs=True).iter_messages():
                 if schema is not None:
                     yield channel.topic, schema.name, message.data, message.log_time
-    except (OSError, McapError, ValueError, EOFError) as error:
+    except EpisodeError:
+        raise
+    except Exception as error:  # damaged bytes may fail anywhere: in zstd, in struct, in mcap
         raise EpisodeError(f"{bag} cannot be read: {error!r}. Try `lam episodes verify`.") from None
 
 

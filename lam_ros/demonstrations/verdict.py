@@ -39,7 +39,17 @@ class TopicMeter:
             self.largest_gap_ns = max(self.largest_gap_ns, stamp_ns - self._last_ns)
         self._last_ns = stamp_ns
 
-    def report(self) -> TopicReport:
+    @property
+    def last_ns(self) -> int:
+        return self._last_ns
+
+    def report(self, end_ns: int = 0) -> TopicReport:
+        """What arrived in a take that ended at ``end_ns``; silence at its end counts as a gap.
+
+        Silence at the beginning does not: a simulator's first frame, or a driver's, may follow the joint states.
+        """
+        if self.count and self.expected_hz:
+            self.largest_gap_ns = max(self.largest_gap_ns, end_ns - self._last_ns)
         span_s = (self._last_ns - (self._first_ns or 0)) / NANOSECONDS
         rate = (self.count - 1) / span_s if self.count > 1 and span_s > 0 else 0.0
         return TopicReport(

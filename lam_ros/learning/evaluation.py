@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -40,8 +41,8 @@ class Evaluation:
     @property
     def seconds_to_success(self) -> float | None:
         """Median, None without a success."""
-        times = sorted(result.seconds for result in self.results if result.success)
-        return times[len(times) // 2] if times else None
+        times = [result.seconds for result in self.results if result.success]
+        return statistics.median(times) if times else None
 
 
 def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import signal
 import time
 import warnings
 from collections.abc import Callable
@@ -194,7 +195,8 @@ def _fit(
         loggers.append(TensorBoardLogger(folder, name="tensorboard", version=name))
     except ModuleNotFoundError:
         logging.getLogger(__name__).info("tensorboard is not installed; curves go to %s/%s/metrics.csv", folder, name)
-    keep = ModelCheckpoint(folder / name, save_last=True, save_top_k=0, every_n_epochs=1)
+    # save_last with save_top_k=0 would write at the stage's end alone.
+    keep = ModelCheckpoint(folder / name, filename="last", save_top_k=1, every_n_epochs=1, enable_version_counter=False)
     trainer = lightning.Trainer(
         max_steps=steps,
         precision="bf16-mixed" if precision == "bf16" else "32-true",
@@ -209,10 +211,26 @@ def _fit(
     last = folder / name / "last.ckpt"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on workers and logging cadence: the batches are indices, already in memory
-        trainer.fit(stage, batches, validation, ckpt_path=last if last.is_file() else None, weights_only=True)
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            trainer.fit(stage, batches, validation, ckpt_path=last if last.is_file() else None, weights_only=True)
+        except SystemExit:  # how Lightning answers Ctrl-C, which it ignores from then on
+            if not trainer.interrupted:
+                raise
+        finally:
+            signal.signal(signal.SIGINT, handler)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    return {key: float(value) for key, value in trainer.callback_metrics.items()}
+    return _remembered(folder / name / "figures.json", {k: float(v) for k, v in trainer.callback_metrics.items()})
+
+
+def _remembered(path: Path, figures: dict[str, float]) -> dict[str, float]:
+    """Keep a finished stage's figures for a run that resumes after it, and so has none."""
+    if figures:
+        path.write_text(json.dumps(figures))
+    elif path.is_file():
+        figures = json.loads(path.read_text())
+    return figures
 
 
 def faster_precision(network: PolicyNetwork, batch: int) -> str:
@@ -240,6 +258,10 @@ def untrained_path(checkpoint: Path) -> Path:
 
 
 def _check(dataset: Dataset, log: logging.Logger) -> None:
+    if len(dataset.demonstrations) < 2:
+        raise TrainingError(
+            f"there are {len(dataset.demonstrations)} usable episodes; training needs at least 2. Record more."
+        )
     states = torch.cat([torch.from_numpy(d.state) for d in dataset.demonstrations])
     actions = torch.cat([torch.from_numpy(d.action) for d in dataset.demonstrations])
     for values, noun in ((states, "state"), (actions, "action")):
@@ -285,8 +307,11 @@ def train(dataset: Dataset, config: TrainConfig, checkpoint: Path, report: Repor
     network.normaliser.fit(training.state, training.offsets)
     save_checkpoint(untrained_path(checkpoint), network, info({}))
     precision = config.precision
-    if precision == "auto":
-        precision = faster_precision(network, config.perception_batch)  # type: ignore[assignment]
+    if precision == "auto":  # measured once: a resumed run goes on with the same arithmetic
+        remembered = folder / "precision.txt"
+        if not remembered.is_file():
+            remembered.write_text(faster_precision(network, config.perception_batch))
+        precision = "bf16" if remembered.read_text() == "bf16" else "float32"
     stage_one = PerceptionStage(network, config, training, validation)
     sizes = (len(training.state), len(validation.state))
     started = time.perf_counter()

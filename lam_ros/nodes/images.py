@@ -3,49 +3,64 @@
 from __future__ import annotations
 
 import array
-from typing import Any
 
 import cv2
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
 from lam_ros.errors import ImageError
-from lam_ros.images import UnknownEncodingError, rgb_from_compressed, rgb_from_image
+from lam_ros.images import (
+    CompressedView,
+    ImageView,
+    UnknownEncodingError,
+    rgb_from_compressed,
+    rgb_from_image,
+    view_compressed,
+    view_image,
+)
 from lam_ros.nodes.base import ns_to_stamp
 
 
-def to_rgb(message: Any) -> np.ndarray:
-    """uint8 (H, W, 3) RGB of an Image or CompressedImage.
+def view(serialized: bytes, is_compressed: bool) -> ImageView | CompressedView:
+    """Read a serialized Image or CompressedImage in place; raises ImageError when it is cut short."""
+    return view_compressed(serialized) if is_compressed else view_image(serialized)
+
+
+def to_rgb(image: ImageView | CompressedView) -> np.ndarray:
+    """uint8 (H, W, 3) RGB.
 
     Raises:
         ImageError: the message is broken, or its encoding needs cv_bridge and there is none; the message says which
             package to install.
     """
-    if isinstance(message, CompressedImage):
-        return rgb_from_compressed(message)
+    if isinstance(image, CompressedView):
+        return rgb_from_compressed(image)
     try:
-        return rgb_from_image(message)
+        return rgb_from_image(image)
     except UnknownEncodingError as unknown:
-        return _with_cv_bridge(message, unknown)
+        return _with_cv_bridge(image, unknown)
 
 
-def _with_cv_bridge(message: Image, unknown: UnknownEncodingError) -> np.ndarray:
+def _with_cv_bridge(image: ImageView, unknown: UnknownEncodingError) -> np.ndarray:
     try:
         from cv_bridge import CvBridge, CvBridgeError
     except ImportError:
         raise unknown from None
+    message = Image(height=image.height, width=image.width, encoding=image.encoding, step=image.step)
+    message.is_bigendian = image.is_bigendian
+    message.data = array.array("B", image.data)
     try:
-        image: np.ndarray = CvBridge().imgmsg_to_cv2(message, "rgb8")
+        converted: np.ndarray = CvBridge().imgmsg_to_cv2(message, "rgb8")
     except CvBridgeError as error:
-        raise ImageError(f"cv_bridge cannot convert {message.encoding!r} to RGB: {error}") from None
-    return image
+        raise ImageError(f"cv_bridge cannot convert {image.encoding!r} to RGB: {error}") from None
+    return converted
 
 
 def _filled(message: Image, values: np.ndarray) -> Image:
     message.height, message.width = values.shape[:2]
     message.step = values.strides[0]
     data = array.array("B")
-    data.frombytes(values.tobytes())  # the generated setter would check or copy each byte
+    data.frombytes(values.data.cast("B"))  # the generated setter would check or copy each byte
     message.data = data
     return message
 

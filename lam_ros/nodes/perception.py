@@ -10,8 +10,8 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from lam_ros.demonstrations.alignment import Tick, TickAssembler
 from lam_ros.errors import ConfigError, LamError
-from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, resolve, stamp_to_ns
-from lam_ros.nodes.images import features_message, image_message, to_rgb
+from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, resolve
+from lam_ros.nodes.images import features_message, image_message, to_rgb, view
 from lam_ros.nodes.qos import SENSOR, STREAM
 from lam_ros.policy.checkpoint import digest, load_policy
 from lam_ros.policy.explain import draw_attention
@@ -44,6 +44,7 @@ class PerceptionNode(LamNode):
                 camera.subscribed_topic,
                 partial(self._on_frame, name),
                 SENSOR,
+                raw=True,
             )
             for name, camera in self.robot.cameras.items()
         ]
@@ -63,11 +64,12 @@ class PerceptionNode(LamNode):
     def start(self) -> None:
         self._assembler = TickAssembler(self.robot)
 
-    def _on_frame(self, camera: str, message: Image | CompressedImage) -> None:
+    def _on_frame(self, camera: str, serialized: bytes) -> None:
         if not self.is_active:
             return
         try:
-            tick = self._assembler.push(camera, stamp_to_ns(message.header.stamp), message)
+            image = view(serialized, self.robot.cameras[camera].transport == "compressed")
+            tick = self._assembler.push(camera, image.stamp_ns, image)
             if tick is not None:
                 self._publish(tick)
         except LamError as error:
@@ -75,7 +77,7 @@ class PerceptionNode(LamNode):
             self.note("frames", ERROR, str(error))
 
     def _publish(self, tick: Tick) -> None:
-        images = {camera: to_rgb(message) for camera, message in tick.images.items()}
+        images = {camera: to_rgb(image) for camera, image in tick.images.items()}
         features = self._policy.perceive(images, tick.stamp_ns)
         if not np.isfinite(features.values).all():
             self.note("features", ERROR, "the CNN gives values that are not finite; train the checkpoint again.")

@@ -88,12 +88,13 @@ class Policy:
         measured = torch.from_numpy(state)
         normalised = self._network.normaliser.state(measured)
         flat = torch.from_numpy(np.ascontiguousarray(features.values)).flatten()
-        prediction, self._hidden = self._network.action(flat[None, None], normalised[None, None], self._hidden)
-        offsets = self._network.action.head.decode(prediction)[0, 0]
+        prediction, hidden = self._network.action.step(flat[None], normalised[None], self._hidden)
+        offsets = self._network.action.head.decode(prediction)[0]
         chunk = self._network.normaliser.targets(offsets, measured).numpy()
-        target = self._decoder.decode(chunk)
-        self.contract.validate_action(target)
-        return Action(features.stamp_ns, target)
+        for target in chunk:
+            self.contract.validate_action(target)
+        self._hidden = hidden
+        return Action(features.stamp_ns, self._decoder.decode(chunk))
 
     def act(self, observation: Observation) -> Action:
         """One tick of perception and action together.
