@@ -52,15 +52,22 @@ class TickAssembler:
         self._last_tick_ns: int | None = None
         self.dropped = 0
 
+    def is_due(self, stamp_ns: int) -> bool:
+        """Whether a frame of this stamp may be part of the next tick, or comes sooner than the policy ticks."""
+        if self._last_tick_ns is not None and stamp_ns < self._last_tick_ns - self._skew_ns:
+            self._last_tick_ns = None  # time went back: another run of a simulator or a bag
+            self._frames.clear()
+        return self._last_tick_ns is None or stamp_ns - self._last_tick_ns >= self._period_ns
+
     def push(self, camera: str, stamp_ns: int, image: Any) -> Tick | None:
         """Add one frame; the tick that it completes, if it does.
 
         Raises:
             ContractError: the frames at hand are too far apart in time to be one observation; the older are dropped.
         """
-        if self._last_tick_ns is not None and stamp_ns < self._last_tick_ns - self._skew_ns:
-            self._last_tick_ns = None  # time went back: another run of a simulator or a bag
-            self._frames.clear()
+        if not self.is_due(stamp_ns):
+            self.dropped += 1
+            return None
         if camera in self._frames:
             self.dropped += 1
         self._frames[camera] = (stamp_ns, image)
@@ -77,10 +84,6 @@ class TickAssembler:
                 f"camera {', '.join(late)} is {(newest - oldest) / 1e6:.0f} ms behind the others; at most "
                 f"{self._skew_ns / 1e6:.0f} ms make one observation. Check its clock and rate."
             )
-        if self._last_tick_ns is not None and oldest - self._last_tick_ns < self._period_ns:
-            self.dropped += 1  # faster than the policy: wait for the next frame of the one that came just now
-            del self._frames[camera]
-            return None
         images = {name: self._frames[name][1] for name in self._cameras}
         self._frames.clear()
         self._last_tick_ns = oldest

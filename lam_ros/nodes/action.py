@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool
 
-from lam_ros.contract import Features, seconds_to_ns
+from lam_ros.contract import Action, Features, seconds_to_ns
 from lam_ros.demonstrations.alignment import StateHistory
 from lam_ros.errors import ConfigError, ContractError, LamError
 from lam_ros.images import pixels
@@ -26,6 +27,8 @@ class ActionNode(LamNode):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("action", **kwargs)
         self.declare("checkpoint", "", "The policy's .safetensors file; perception's must be the same.", read_only=True)
+        self.is_fed = False  # by a perception node in the same process; what it publishes is then not taken twice
+        self.hand_over: Callable[[Action], None] | None = None  # to a gate in the same process
 
     def configure(self) -> None:
         if not self.parameter("checkpoint"):
@@ -82,24 +85,36 @@ class ActionNode(LamNode):
         self._takeover = message.data
 
     def _on_features(self, message: Image) -> None:
+        if self.is_fed or not self.is_active:
+            return
+        try:
+            values = np.array(pixels(message)[..., 0], dtype=np.float32)
+        except LamError as error:
+            self.note("policy", ERROR, str(error))
+            return
+        self.take(Features(stamp_to_ns(message.header.stamp), values), message.header.frame_id)
+
+    def take(self, features: Features, checkpoint_digest: str) -> None:
+        """Answer the features of one tick, made by the checkpoint of that digest."""
         if not self.is_active or self._takeover:
             return
-        stamp_ns = stamp_to_ns(message.header.stamp)
+        stamp_ns = features.stamp_ns
         last = self._last_stamp_ns
         if last is not None and not 0 < stamp_ns - last <= self._gap_ns:
             self._reset_policy()
         try:
-            if message.header.frame_id != self._digest:
+            if checkpoint_digest != self._digest:
                 raise ContractError(
-                    f"perception runs checkpoint {message.header.frame_id or '(none)'}, action {self._digest}; "
+                    f"perception runs checkpoint {checkpoint_digest or '(none)'}, action {self._digest}; "
                     "give both the same file."
                 )
-            features = Features(stamp_ns, np.array(pixels(message)[..., 0], dtype=np.float32))
             action = self._policy.act_on(features, self._history.at(stamp_ns))
         except LamError as error:
             self.note("policy", ERROR, str(error))
             return
         self._last_stamp_ns = stamp_ns
+        if self.hand_over is not None:
+            self.hand_over(action)
         self._commands.publish(joint_message(self.contract.joints, action.target, stamp_ns))
         self._published += 1
         self.note("policy", OK, "the policy answers")

@@ -238,8 +238,18 @@ def make_executor(context: Context | None = None) -> Executor:
     return EventsExecutor(context=context) if context is not None else EventsExecutor()
 
 
-def run(factories: Sequence[Callable[[], Any]], args: list[str] | None = None) -> int:
-    """Run nodes in this process until it is told to stop: exit code 0 after Ctrl-C or SIGTERM, 1 after a failure."""
+def run(
+    factories: Sequence[Callable[[], Any]],
+    args: list[str] | None = None,
+    connect: Callable[..., None] = lambda *nodes: None,
+) -> int:
+    """Run nodes in this process until it is told to stop: exit code 0 after Ctrl-C or SIGTERM, 1 after a failure.
+
+    Args:
+        factories: make the nodes.
+        args: the command line, for rclpy.
+        connect: told all nodes once they are made.
+    """
     nodes: list[Any] = []
     executor = None
     try:
@@ -248,6 +258,7 @@ def run(factories: Sequence[Callable[[], Any]], args: list[str] | None = None) -
         for factory in factories:
             nodes.append(factory())
             executor.add_node(nodes[-1])
+        connect(*nodes)
         # Not spin(): with rclpy 9.1's events executor it starves timers made later, and does not end with the context.
         while rclpy.ok():
             executor.spin_once(timeout_sec=0.2)

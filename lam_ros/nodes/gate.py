@@ -9,6 +9,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
+from lam_ros.contract import Action
 from lam_ros.control.gate import Driver, Gate, Request, Sent
 from lam_ros.control.limits import MotionLimits
 from lam_ros.errors import ContractError
@@ -22,6 +23,7 @@ class GateNode(LamNode):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("gate", **kwargs)
+        self.is_fed = False  # by an action node in the same process; what it publishes is then not taken twice
 
     def configure(self) -> None:
         self._gate = Gate(MotionLimits.of(self.robot), self.robot.gate.staleness_s)
@@ -65,7 +67,7 @@ class GateNode(LamNode):
         self.note("joint states", OK, "every joint is measured")
 
     def _on_request(self, driver: Driver, message: JointState) -> None:
-        if not self.is_active:
+        if not self.is_active or (self.is_fed and driver is Driver.POLICY):
             return
         try:
             target = self.contract.in_order(message.name, message.position, f"the command of {driver.value}")
@@ -74,13 +76,21 @@ class GateNode(LamNode):
             self.note(driver.value, ERROR, str(error))
             return
         self.note(driver.value, OK, "its commands fit the robot")
-        sent = self._gate.request(Request(driver, target, stamp_to_ns(message.header.stamp)), self.seconds())
+        self._request(Request(driver, target, stamp_to_ns(message.header.stamp)))
+
+    def take(self, action: Action) -> None:
+        """A policy's action, from the same process."""
+        if self.is_active:
+            self._request(Request(Driver.POLICY, action.target, action.stamp_ns))
+
+    def _request(self, request: Request) -> None:
+        sent = self._gate.request(request, self.seconds())
         if sent is None:
             self._refused_count += 1
             self.note("gate", WARN, self._gate.refusal)
             return
         self._send(sent)
-        self.note("gate", OK, f"{driver.value} drives")
+        self.note("gate", OK, f"{request.driver.value} drives")
 
     def _on_tick(self) -> None:
         if not self.is_active:

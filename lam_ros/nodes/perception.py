@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
+from lam_ros.contract import Features
 from lam_ros.demonstrations.alignment import Tick, TickAssembler
 from lam_ros.errors import ConfigError, LamError
+from lam_ros.images import CompressedView, ImageView
 from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, resolve
 from lam_ros.nodes.images import features_message, image_message, to_rgb, view
 from lam_ros.nodes.qos import SENSOR, STREAM
@@ -17,12 +21,21 @@ from lam_ros.policy.checkpoint import digest, load_policy
 from lam_ros.policy.explain import draw_attention
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A camera's frame, uint8 (H, W, 3) RGB, and its features (D,)."""
+
+    image: np.ndarray
+    features: np.ndarray
+
+
 class PerceptionNode(LamNode):
-    """Event driven: the frame that completes a tick is the one whose callback computes and publishes it."""
+    """Event driven: the frame that completes a tick is the one whose callback publishes it."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("perception", **kwargs)
         self.declare("checkpoint", "", "The policy's .safetensors file.", read_only=True)
+        self.hand_over: Callable[[Features, str], None] | None = None  # to an action node in the same process
 
     def configure(self) -> None:
         if not self.parameter("checkpoint"):
@@ -68,26 +81,34 @@ class PerceptionNode(LamNode):
         if not self.is_active:
             return
         try:
-            image = view(serialized, self.robot.cameras[camera].transport == "compressed")
-            tick = self._assembler.push(camera, image.stamp_ns, image)
+            frame = view(serialized, self.robot.cameras[camera].transport == "compressed")
+            seen = self._see(camera, frame) if self._assembler.is_due(frame.stamp_ns) else None
+            tick = self._assembler.push(camera, frame.stamp_ns, seen)
             if tick is not None:
                 self._publish(tick)
         except LamError as error:
             self._refused += 1
             self.note("frames", ERROR, str(error))
 
+    def _see(self, camera: str, frame: ImageView | CompressedView) -> _Seen:
+        """The CNN runs as a frame arrives, while the tick's other frames are still on their way."""
+        image = to_rgb(frame)
+        return _Seen(image, self._policy.perceive_camera(camera, image))
+
     def _publish(self, tick: Tick) -> None:
-        images = {camera: to_rgb(image) for camera, image in tick.images.items()}
-        features = self._policy.perceive(images, tick.stamp_ns)
-        if not np.isfinite(features.values).all():
+        features = np.stack([seen.features for seen in tick.images.values()])
+        if not np.isfinite(features).all():
             self.note("features", ERROR, "the CNN gives values that are not finite; train the checkpoint again.")
             return
-        self._features.publish(features_message(features.values, tick.stamp_ns, self._digest))
+        if self.hand_over is not None:
+            self.hand_over(Features(tick.stamp_ns, features), self._digest)
+        self._features.publish(features_message(features, tick.stamp_ns, self._digest))
         self._published += 1
         self.note("frames", OK, "every camera delivers")
         for camera, publisher in self._explanations.items():
             if publisher.get_subscription_count():
-                drawn = draw_attention(images[camera], self._policy.attention(camera, images[camera]))
+                image = tick.images[camera].image
+                drawn = draw_attention(image, self._policy.attention(camera, image))
                 publisher.publish(image_message(drawn, tick.stamp_ns, self.robot.cameras[camera].frame_id))
 
     def publish_diagnostics(self) -> None:

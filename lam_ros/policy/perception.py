@@ -12,32 +12,41 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from lam_ros.policy.configuration import PolicyConfig
 
 
-def spatial_softmax(activation: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
+def pixel_grid(height: int, width: int) -> Tensor:
+    """(x, y) of each pixel from -1 to 1, row by row: (height * width, 2)."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    return torch.stack([x, y], -1).flatten(0, 1)
+
+
+def spatial_softmax(activation: Tensor, temperature: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
     """Expected position of each channel's activation (Levine et al. 2016, arXiv 1504.00702, section 5.2).
 
     Args:
         activation: (B, K, h, w).
         temperature: (K,), multiplied in before the softmax.
+        grid: ``pixel_grid(h, w)``.
 
     Returns:
         Key points (B, K, 2) as (x, y) from -1 to 1, and the attention maps (B, K, h, w), each summing to 1.
     """
-    batch, channels, height, width = activation.shape
-    logits = activation.flatten(2) * temperature[None, :, None]
-    attention = logits.softmax(-1).view(batch, channels, height, width)
-    xs = torch.linspace(-1, 1, width, device=activation.device)
-    ys = torch.linspace(-1, 1, height, device=activation.device)
-    points = torch.stack([(attention.sum(2) * xs).sum(-1), (attention.sum(3) * ys).sum(-1)], dim=-1)
-    return points, attention
+    attention = (activation.flatten(2) * temperature[None, :, None]).softmax(-1)
+    return attention @ grid, attention.view_as(activation)
 
 
 class Encoder(nn.Module):
-    """Pixels float (B, 3, H, W) from -1 to 1 to features (B, features)."""
+    """Pixels float (B, 3, H, W) from 0 to 255 to features (B, features)."""
 
     features: int
 
     def forward(self, pixels: Tensor) -> Tensor:
         raise NotImplementedError
+
+    @staticmethod
+    def pixels(images: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) to what ``forward`` takes."""
+        # Under autocast straight to bf16, which holds 0 to 255 exactly: one pass over the trainer's largest array less.
+        dtype = torch.get_autocast_dtype(images.device.type) if torch.is_autocast_enabled(images.device.type) else None
+        return images.permute(0, 3, 1, 2).to(dtype or torch.float32)
 
     def attention(self, pixels: Tensor) -> Tensor:
         """Where it looks: (B, h, w), each map summing to 1."""
@@ -75,6 +84,9 @@ class StridedEncoder(Encoder):
     channels = 64
     features = 3 * channels
 
+    coordinates: Tensor
+    grid: Tensor
+
     def __init__(self, image_size: tuple[int, int]) -> None:
         super().__init__()
         width, height = image_size
@@ -82,24 +94,30 @@ class StridedEncoder(Encoder):
         self.place = nn.Conv2d(2, 32, 8, 4, 4, bias=False)
         self.cnn = nn.Sequential(nn.BatchNorm2d(32), nn.ReLU(), *_block(32, 64, 4, 2), *_block(64, self.channels, 3, 1))
         self.temperature = nn.Parameter(torch.ones(self.channels))
-        y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
-        self.register_buffer("coordinates", torch.stack([x, y])[None], persistent=False)
+        coordinates = pixel_grid(height, width).T.reshape(1, 2, height, width)
+        self.register_buffer("coordinates", coordinates, persistent=False)
+        with torch.no_grad():
+            _, _, rows, columns = self.cnn(self.colour(torch.zeros(1, 3, height, width))).shape
+        self.register_buffer("grid", pixel_grid(rows, columns), persistent=False)
         self._bias: Tensor | None = None
 
     def _activation(self, pixels: Tensor) -> Tensor:
-        bias = self.place(self.coordinates) if self._bias is None else self._bias
-        activation: Tensor = self.cnn(self.colour(pixels) + bias)
+        if self._bias is None:
+            first = self.colour(pixels / 127.5 - 1.0) + self.place(self.coordinates)
+        else:
+            first = self.colour(pixels).add_(self._bias)
+        activation: Tensor = self.cnn(first)
         return activation.float()
 
     def forward(self, pixels: Tensor) -> Tensor:
         activation = self._activation(pixels)
-        points, _ = spatial_softmax(activation, self.temperature)
+        points, _ = spatial_softmax(activation, self.temperature, self.grid)
         # A peak of about 10 would drown coordinates that end at 1.
         return torch.cat([points.flatten(1), activation.amax((2, 3)) * 0.1], 1)
 
     def attention(self, pixels: Tensor) -> Tensor:
         activation = self._activation(pixels)
-        _, attention = spatial_softmax(activation, self.temperature)
+        _, attention = spatial_softmax(activation, self.temperature, self.grid)
         focus = attention.amax((2, 3)) * activation.amax((2, 3))  # sharp and strong channels say more
         combined = (attention * focus[:, :, None, None]).sum(1)
         return combined / combined.sum((1, 2), keepdim=True).clamp_min(1e-12)
@@ -108,11 +126,19 @@ class StridedEncoder(Encoder):
     def fold(self) -> None:
         first = self.cnn[0]
         assert isinstance(first, nn.BatchNorm2d)
-        bias = self.place(self.coordinates)
-        self.colour = fuse_conv_bn_eval(self.colour, first)
+        # What is the same in every image, the coordinates' share and the -1 of the pixels' scaling, becomes one map.
+        same = self.place(self.coordinates) - self.colour(
+            torch.ones_like(self.coordinates[:, :1]).expand(-1, 3, -1, -1)
+        )
+        fused = fuse_conv_bn_eval(self.colour, first)
         assert first.running_var is not None
+        assert fused.bias is not None
         scale = first.weight / torch.sqrt(first.running_var + first.eps)
-        self._bias = (bias * scale[:, None, None]).contiguous(memory_format=torch.channels_last)
+        bias = same * scale[:, None, None] + fused.bias[:, None, None]
+        self._bias = bias.contiguous(memory_format=torch.channels_last)
+        fused.weight.div_(127.5)
+        fused.bias = None
+        self.colour = fused
         self.cnn = _folded(list(self.cnn)[1:])
 
 
@@ -133,11 +159,11 @@ class ArticleEncoder(Encoder):
         self.linear = nn.Sequential(nn.Flatten(), nn.Linear(64 * 5 * 5, 512), nn.ReLU(), nn.Linear(512, 256))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        features: Tensor = self.linear(self.pool(self.cnn(pixels)))
+        features: Tensor = self.linear(self.pool(self.cnn(pixels / 127.5 - 1.0)))
         return features.float()
 
     def attention(self, pixels: Tensor) -> Tensor:
-        energy = self.cnn(pixels).float().square().sum(1)
+        energy = self.cnn(pixels / 127.5 - 1.0).float().square().sum(1)
         return energy / energy.sum((1, 2), keepdim=True).clamp_min(1e-12)
 
 
@@ -159,22 +185,25 @@ class Perception(nn.Module):
         self.features: int = encoder_class.features
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    @staticmethod
-    def _pixels(images: Tensor) -> Tensor:
-        # Under autocast straight to bf16, which holds 0 to 255 exactly: one pass over the trainer's largest array less.
-        dtype = torch.get_autocast_dtype(images.device.type) if torch.is_autocast_enabled(images.device.type) else None
-        return images.permute(0, 3, 1, 2).to(dtype or torch.float32).div_(127.5).sub_(1.0)
-
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (B, C, H, W, 3) RGB to features (B, C, D)."""
-        rows = [encoder(self._pixels(images[:, i])) for i, encoder in enumerate(self.encoders)]
+        rows = [self._rows(i, images[:, i]) for i in range(len(self.cameras))]
         return torch.stack(rows, 1)
+
+    def one(self, camera: int, image: Tensor) -> Tensor:
+        """Features (D,) of one camera's uint8 (H, W, 3) image: a row of what ``forward`` gives."""
+        return self._rows(camera, image[None])[0]
+
+    def _rows(self, camera: int, images: Tensor) -> Tensor:
+        encoder = self.encoders[camera]
+        assert isinstance(encoder, Encoder)
+        return encoder(encoder.pixels(images))
 
     def attention(self, camera: int, image: Tensor) -> Tensor:
         """Where the CNN of one camera looks in one uint8 (H, W, 3) image: (H, W), from 0 to 1 at its peak."""
         encoder = self.encoders[camera]
         assert isinstance(encoder, Encoder)
-        heat = encoder.attention(self._pixels(image[None]))[:, None]
+        heat = encoder.attention(encoder.pixels(image[None]))[:, None]
         heat = functional.interpolate(heat, size=image.shape[:2], mode="bilinear", align_corners=False)[0, 0]
         return heat / heat.max().clamp_min(1e-12)
 

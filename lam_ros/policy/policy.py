@@ -53,7 +53,9 @@ class Policy:
         self._decoder.reset()
 
     def _scaled(self, image: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(scale_image(image, self._network.config.image_size)))
+        scaled = scale_image(image, self._network.config.image_size)
+        # A view on a message is read-only, which torch does not know.
+        return torch.from_numpy(scaled if scaled.flags.writeable and scaled.flags.c_contiguous else scaled.copy())
 
     @torch.inference_mode()
     def perceive(self, images: Mapping[str, np.ndarray], stamp_ns: int) -> Features:
@@ -65,9 +67,22 @@ class Policy:
         for camera in self.contract.cameras:
             if camera not in images:
                 raise ContractError(f"no image of camera {camera}; there are {', '.join(images) or 'none'}.")
-            self.contract.validate_image(camera, images[camera])
-        batch = torch.stack([self._scaled(images[camera]) for camera in self.contract.cameras])
-        return Features(stamp_ns, self._network.perception(batch[None])[0].numpy())
+        rows = [self.perceive_camera(camera, images[camera]) for camera in self.contract.cameras]
+        return Features(stamp_ns, np.stack(rows))
+
+    @torch.inference_mode()
+    def perceive_camera(self, camera: str, image: np.ndarray) -> np.ndarray:
+        """Features float32 (D,) of one camera: a tick's work can begin with its first frame.
+
+        Args:
+            image: uint8 (H, W, 3) RGB of the contract's size.
+
+        Raises:
+            ContractError: the image has another size.
+        """
+        self.contract.validate_image(camera, image)
+        index = self.contract.cameras.index(camera)
+        return self._network.perception.one(index, self._scaled(image)).numpy()
 
     @torch.inference_mode()
     def act_on(self, features: Features, state: np.ndarray) -> Action:

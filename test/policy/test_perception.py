@@ -9,7 +9,7 @@ from torch import nn
 
 from lam_ros.policy.configuration import PolicyConfig
 from lam_ros.policy.explain import draw_attention
-from lam_ros.policy.perception import ArticleEncoder, Perception, StridedEncoder, spatial_softmax
+from lam_ros.policy.perception import ArticleEncoder, Perception, StridedEncoder, pixel_grid, spatial_softmax
 
 CAMERAS = ("front", "wrist")
 
@@ -39,14 +39,14 @@ def pictures(count: int, size: tuple[int, int] = (32, 24)) -> torch.Tensor:
 def test_a_key_point_lies_on_a_sharp_peak(row: int, column: int, expected: tuple[float, float]) -> None:
     activation = torch.zeros(1, 1, 5, 9)
     activation[0, 0, row, column] = 1.0
-    points, attention = spatial_softmax(activation, torch.tensor([50.0]))
+    points, attention = spatial_softmax(activation, torch.tensor([50.0]), pixel_grid(5, 9))
     torch.testing.assert_close(points[0, 0], torch.tensor(expected, dtype=torch.float32), atol=1e-4, rtol=0)
     assert attention[0, 0, row, column] > 0.999
 
 
 def test_key_points_are_the_expectation_of_the_softmax() -> None:
     activation, temperature = torch.randn(2, 3, 4, 6), torch.tensor([0.5, 1.0, 3.0])
-    points, attention = spatial_softmax(activation, temperature)
+    points, attention = spatial_softmax(activation, temperature, pixel_grid(4, 6))
     expected = (activation * temperature[:, None, None]).flatten(2).softmax(-1).view(2, 3, 4, 6)
     torch.testing.assert_close(attention, expected)
     torch.testing.assert_close(attention.sum((2, 3)), torch.ones(2, 3))
@@ -57,7 +57,8 @@ def test_key_points_are_the_expectation_of_the_softmax() -> None:
 def test_key_points_have_the_right_gradients() -> None:
     activation = torch.randn(1, 2, 3, 4, dtype=torch.float64, requires_grad=True)
     temperature = torch.tensor([0.7, 2.0], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda a, t: spatial_softmax(a, t)[0], (activation, temperature))
+    grid = pixel_grid(3, 4).double()
+    assert torch.autograd.gradcheck(lambda a, t: spatial_softmax(a, t, grid)[0], (activation, temperature))
 
 
 @pytest.mark.parametrize("encoder", ["strided", "article"])
@@ -81,11 +82,20 @@ def test_a_row_depends_on_its_own_camera_and_sample_alone(encoder: str) -> None:
     assert not torch.allclose(after[1, 1], before[1, 1])
 
 
-def test_pixels_run_from_minus_one_to_one() -> None:
-    images = torch.tensor([0, 255], dtype=torch.uint8)[:, None, None, None].expand(2, 1, 1, 3)
-    pixels = Perception._pixels(images)
-    assert pixels.shape == (2, 3, 1, 1)
-    torch.testing.assert_close(pixels[:, 0, 0, 0], torch.tensor([-1.0, 1.0]))
+def test_the_first_convolution_sees_pixels_from_minus_one_to_one() -> None:
+    encoder = StridedEncoder((32, 24))
+    pixels = encoder.pixels(torch.tensor([0, 255], dtype=torch.uint8)[:, None, None, None].expand(2, 24, 32, 3))
+    assert pixels.shape == (2, 3, 24, 32)
+    seen = []
+    encoder.colour.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    encoder(pixels)
+    torch.testing.assert_close(seen[0][:, 0, 0, 0], torch.tensor([-1.0, 1.0]))
+
+
+def test_one_camera_is_a_row_of_all() -> None:
+    network, images = perception("strided"), pictures(1)
+    rows = torch.stack([network.one(index, images[0, index]) for index in range(2)])
+    torch.testing.assert_close(rows, network(images)[0], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("encoder", ["strided", "article"])
@@ -109,8 +119,8 @@ def test_attention_covers_the_image_and_peaks_at_one(encoder: str) -> None:
 @pytest.mark.parametrize("encoder", ["strided", "article"])
 def test_encoder_attention_sums_to_one(encoder: str) -> None:
     network = perception(encoder)
-    pixels = network._pixels(pictures(3)[:, 0])
-    sums = network.encoders[0].attention(pixels).sum((1, 2))
+    encoder_of_camera = network.encoders[0]
+    sums = encoder_of_camera.attention(encoder_of_camera.pixels(pictures(3)[:, 0])).sum((1, 2))
     torch.testing.assert_close(sums, torch.ones(3))
 
 
