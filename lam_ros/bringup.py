@@ -138,6 +138,17 @@ def plan(what: BringUp, options: Options) -> list[Process]:
     return processes
 
 
+def require_ros() -> None:
+    """Raises BringUpError when rclpy cannot be imported."""
+    try:
+        import rclpy  # noqa: F401
+    except ImportError:
+        raise BringUpError(
+            "ROS 2 is not here: source your installation (`source /opt/ros/<distro>/setup.bash`), "
+            "or install the wheels with `pip install 'lam_ros[ros]'`."
+        ) from None
+
+
 def node_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of nodes: the Fast DDS profile for large images and headless rendering, unless set already."""
     environment = dict(os.environ if base is None else base)

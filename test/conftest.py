@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 
 from lam_ros.config import RobotConfig, load_robot
 from lam_ros.demonstrations.dataset import Demonstration
+
+os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo reads it when it is imported, which nothing above does
 
 Demonstrate = Callable[..., list[Demonstration]]
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
+from lam_ros.bringup import require_ros
 from lam_ros.cli import steps
 from lam_ros.cli.console import TrainingBars, console, progress
 from lam_ros.cli.report import film, write_report
@@ -94,7 +95,7 @@ def run_demo(
         What summary.json holds.
     """
     instruction = make_task(task).instruction
-    steps.require_ros()
+    require_ros()
     share = FAST_SHARE if fast else 1.0
     wanted = demonstrations or round(DEMONSTRATIONS[task] * share)
     compared = max(5, round(min(episodes, COMPARED_EPISODES) * share)) if fast else min(episodes, COMPARED_EPISODES)

@@ -51,8 +51,7 @@ def up(
     ] = False,
 ) -> None:
     """Start the nodes, with prefixed logs; Ctrl-C stops them all, and so does the death of one."""
-    from lam_ros.bringup import Options, Supervisor, plan
-    from lam_ros.cli.steps import require_ros
+    from lam_ros.bringup import Options, Supervisor, plan, require_ros
 
     with friendly_errors():
         require_ros()
@@ -83,8 +82,7 @@ def node(
     sim_time: Annotated[bool, typer.Option("--sim-time", help="Take time from /clock.")] = False,
 ) -> None:
     """Run one node in this terminal, where there is no `ros2 run`. `-- -p task:=push` passes ROS parameters."""
-    from lam_ros.bringup import NODES, Process, node_environment
-    from lam_ros.cli.steps import require_ros
+    from lam_ros.bringup import NODES, Process, node_environment, require_ros
     from lam_ros.errors import BringUpError
 
     with friendly_errors():

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lam_ros.bringup import Options, Supervisor, node_environment, plan
+from lam_ros.bringup import Options, Supervisor, node_environment, plan, require_ros
 from lam_ros.cli.console import isolated_ros, log_to
 from lam_ros.config import RobotConfig, load_robot
 from lam_ros.demonstrations.alignment import load_dataset
@@ -44,17 +44,6 @@ class Performance:
     @property
     def evaluation(self) -> Evaluation:
         return Evaluation(tuple(self.results))
-
-
-def require_ros() -> None:
-    """Raises BringUpError when rclpy cannot be imported."""
-    try:
-        import rclpy  # noqa: F401
-    except ImportError:
-        raise BringUpError(
-            "ROS 2 is not here: source your installation (`source /opt/ros/<distro>/setup.bash`), "
-            "or install the wheels with `pip install 'lam_ros[ros]'`."
-        ) from None
 
 
 def _conduct(options: Options, what: Any, active: list[str], log_file: Path, body: Callable[[Any], None]) -> None:

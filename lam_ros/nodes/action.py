@@ -11,38 +11,32 @@ from std_msgs.msg import Bool
 
 from lam_ros.contract import Action, Features, seconds_to_ns
 from lam_ros.demonstrations.alignment import StateHistory
-from lam_ros.errors import ConfigError, ContractError, LamError
+from lam_ros.errors import ContractError, LamError
 from lam_ros.images import pixels
-from lam_ros.nodes.base import ERROR, OK, LamNode, resolve, stamp_to_ns
+from lam_ros.nodes.base import ERROR, OK, stamp_to_ns
 from lam_ros.nodes.joints import joint_message
+from lam_ros.nodes.policy import PolicyNode
 from lam_ros.nodes.qos import COMMAND, LATCHED, SENSOR, STREAM
-from lam_ros.policy.checkpoint import digest, load_policy
 
 GAP_TICKS = 4.5  # a longer pause between two features is the end of one episode and the start of another
 
 
-class ActionNode(LamNode):
+class ActionNode(PolicyNode):
     """Resets the LSTM at activation, after a takeover, and when the stream of features pauses or goes back in time."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("action", **kwargs)
-        self.declare("checkpoint", "", "The policy's .safetensors file; perception's must be the same.", read_only=True)
         self.is_fed = False  # by a perception node in the same process; what it publishes is then not taken twice
         self.hand_over: Callable[[Action], None] | None = None  # to a gate in the same process
 
     def configure(self) -> None:
-        if not self.parameter("checkpoint"):
-            raise ConfigError("the parameter checkpoint is empty; give the .safetensors file that `lam train` wrote.")
-        path = resolve(self.parameter("checkpoint"))
-        self._policy = load_policy(path, self.robot)
-        self._digest = digest(path)
+        self.load_policy()
         self._gap_ns = seconds_to_ns(GAP_TICKS / self.robot.policy.rate_hz)
         self._history = StateHistory(seconds_to_ns(self.robot.joint_states.max_age_s))
         self._last_stamp_ns: int | None = None
         self._takeover = False
         self._resets = 0
         self._published = 0
-        self._warm_up()
         self._commands = self.create_publisher(JointState, "lam/policy_command", COMMAND)
         self._subscriptions_made = [
             self.create_subscription(JointState, self.robot.joint_states.topic, self._on_joint_states, SENSOR),
@@ -51,16 +45,6 @@ class ActionNode(LamNode):
         ]
         self.figure("commands published", lambda: self._published)
         self.figure("LSTM resets", lambda: self._resets)
-
-    def _warm_up(self) -> None:
-        """See perception: the first passes are slow."""
-        frames = {
-            name: np.zeros((camera.height, camera.width, 3), dtype=np.uint8)
-            for name, camera in self.robot.cameras.items()
-        }
-        features = self._policy.perceive(frames, 0)
-        for _ in range(5):
-            self._policy.act_on(features, np.zeros(len(self.contract.joints), dtype=np.float32))
 
     def start(self) -> None:
         self._reset_policy()
@@ -71,13 +55,9 @@ class ActionNode(LamNode):
         self._resets += 1
 
     def _on_joint_states(self, message: JointState) -> None:
-        try:
-            state = self.contract.in_order(message.name, message.position, "joint_states")
-        except ContractError as error:
-            self.note("joint states", ERROR, str(error))
-            return
-        self._history.push(stamp_to_ns(message.header.stamp), state)
-        self.note("joint states", OK, "every joint is measured")
+        state = self.joint_positions(message)
+        if state is not None:
+            self._history.push(stamp_to_ns(message.header.stamp), state)
 
     def _on_takeover(self, message: Bool) -> None:
         if self._takeover and not message.data and self.is_active:

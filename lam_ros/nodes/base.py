@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from rclpy.time import Time
 
 from lam_ros.config import RobotConfig, load_robot
 from lam_ros.contract import NANOSECONDS, Contract
-from lam_ros.errors import ConfigError, LamError
+from lam_ros.errors import ConfigError, ContractError, LamError
 
 if TYPE_CHECKING:
     from rclpy.context import Context
@@ -93,15 +95,25 @@ class _Basics(Node):
     # Diagnostics
 
     def note(self, subject: str, level: bytes, message: str) -> None:
-        """Set what ``/diagnostics`` says of a subject; told at once when its level changes."""
+        """Set what ``/diagnostics`` says of a subject; told at once, and logged, when its level changes."""
         before = self._status.get(subject)
         self._status[subject] = (level, message)
         if before is None or before[0] != level:
             self.publish_diagnostics()
             if level != OK:
                 self.get_logger().warning(f"{subject}: {message}")
-            elif before is not None:
+            else:
                 self.get_logger().info(f"{subject}: {message}")
+
+    def joint_positions(self, message: Any) -> np.ndarray | None:
+        """float32 (J,) of a JointState in the robot's order; None, told on /diagnostics, where it cannot be trusted."""
+        try:
+            positions = self.contract.in_order(message.name, message.position, "joint_states")
+        except ContractError as error:
+            self.note("joint states", ERROR, str(error))
+            return None
+        self.note("joint states", OK, "every joint is measured")
+        return positions
 
     def figure(self, name: str, read: Callable[[], object]) -> None:
         """Show a value on ``/diagnostics``."""
@@ -164,7 +176,7 @@ class LamNode(_Basics, LifecycleNode):
         """Run one step of the lifecycle; rclpy would swallow what it raises."""
         try:
             step()
-            self.note(subject, OK, f"{subject} done")
+            self.note(subject, OK, "done")
         except LamError as error:
             self.failure = str(error)
             self.get_logger().fatal(f"{subject} failed: {error}")
@@ -253,8 +265,18 @@ def run(
     """
     nodes: list[Any] = []
     executor = None
+    told_to_stop: list[int] = []
+
+    def stop(number: int, frame: Any) -> None:
+        if told_to_stop or executor is None:  # said twice, or nothing to end in order yet
+            raise KeyboardInterrupt
+        told_to_stop.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     try:
-        rclpy.init(args=args)
+        # Our own handlers: the callback that is running ends as usual, and nodes close while they can still speak.
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         executor = make_executor()
         for factory in factories:
             nodes.append(factory())
@@ -263,17 +285,13 @@ def run(
         # Not spin(): with rclpy 9.1's events executor it starves timers made later, and does not end with the context.
         # Not spin_once(): it costs 0.3 ms an event.
         never = Future(executor=executor)
-        while rclpy.ok():
-            executor.spin_until_future_complete(never, timeout_sec=0.2)
+        while rclpy.ok() and not told_to_stop:
+            executor.spin_until_future_complete(never, timeout_sec=0.1)
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
     except (NodeFailedError, LamError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    except RCLError:
-        if rclpy.ok():
-            raise
-        return 0  # told to stop in the middle of construction
     finally:
         with contextlib.suppress(KeyboardInterrupt):
             for node in nodes:

@@ -58,13 +58,9 @@ class GateNode(LamNode):
         self._gate.reset()
 
     def _on_joint_states(self, message: JointState) -> None:
-        try:
-            position = self.contract.in_order(message.name, message.position, "joint_states")
-        except ContractError as error:
-            self.note("joint states", ERROR, str(error))
-            return
-        self._gate.measured(position, self.seconds())
-        self.note("joint states", OK, "every joint is measured")
+        position = self.joint_positions(message)
+        if position is not None:
+            self._gate.measured(position, self.seconds())
 
     def _on_request(self, driver: Driver, message: JointState) -> None:
         if not self.is_active or (self.is_fed and driver is Driver.POLICY):

@@ -12,12 +12,12 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from lam_ros.contract import Features
 from lam_ros.demonstrations.alignment import Tick, TickAssembler
-from lam_ros.errors import ConfigError, LamError
+from lam_ros.errors import LamError
 from lam_ros.images import CompressedView, ImageView
-from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, resolve
+from lam_ros.nodes.base import ERROR, OK, WARN
 from lam_ros.nodes.images import features_message, image_message, to_rgb, view
+from lam_ros.nodes.policy import PolicyNode
 from lam_ros.nodes.qos import SENSOR, STREAM
-from lam_ros.policy.checkpoint import digest, load_policy
 from lam_ros.policy.explain import draw_attention
 
 
@@ -29,24 +29,18 @@ class _Seen:
     features: np.ndarray
 
 
-class PerceptionNode(LamNode):
+class PerceptionNode(PolicyNode):
     """Event driven: the frame that completes a tick is the one whose callback publishes it."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("perception", **kwargs)
-        self.declare("checkpoint", "", "The policy's .safetensors file.", read_only=True)
         self.hand_over: Callable[[Features, str], None] | None = None  # to an action node in the same process
 
     def configure(self) -> None:
-        if not self.parameter("checkpoint"):
-            raise ConfigError("the parameter checkpoint is empty; give the .safetensors file that `lam train` wrote.")
-        path = resolve(self.parameter("checkpoint"))
-        self._policy = load_policy(path, self.robot)
-        self._digest = digest(path)
+        self.load_policy()
         self._assembler = TickAssembler(self.robot)
         self._published = 0
         self._refused = 0
-        self._warm_up()
         self._features = self.create_publisher(Image, "lam/features", STREAM)
         self._explanations = {
             camera: self.create_publisher(Image, f"lam/explain/{camera}", STREAM) for camera in self.robot.cameras
@@ -64,15 +58,6 @@ class PerceptionNode(LamNode):
         self.figure("features published", lambda: self._published)
         self.figure("frames dropped on purpose", lambda: self._assembler.dropped)
         self.figure("frames refused", lambda: self._refused)
-
-    def _warm_up(self) -> None:
-        """The first passes of a network are many times slower; they are made before anyone waits for them."""
-        frames = {
-            name: np.zeros((camera.height, camera.width, 3), dtype=np.uint8)
-            for name, camera in self.robot.cameras.items()
-        }
-        for _ in range(5):
-            self._policy.perceive(frames, 0)
 
     def start(self) -> None:
         self._assembler = TickAssembler(self.robot)

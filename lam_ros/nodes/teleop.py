@@ -50,13 +50,10 @@ class TeleopNode(PlainNode):
             raise ConfigError(f"source is {source!r}; valid are expert and keyboard.")
 
     def _on_joint_states(self, message: JointState) -> None:
-        try:
-            self._measured = self.contract.in_order(message.name, message.position, "joint_states")
-        except ContractError as error:
-            self.note("joint states", ERROR, str(error))
-            return
-        self._history.push(stamp_to_ns(message.header.stamp), self._measured)
-        self.note("joint states", OK, "every joint is measured")
+        state = self.joint_positions(message)
+        if state is not None:
+            self._measured = state
+            self._history.push(stamp_to_ns(message.header.stamp), state)
 
     def _drive(self, is_driving: bool) -> None:
         if is_driving != self._takeover:
