@@ -200,7 +200,6 @@ class LamNode(_Basics, LifecycleNode):
         if result is not TransitionCallbackReturn.SUCCESS:
             return result
         self.is_active = True
-        self.get_logger().info("active")
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -52,7 +52,7 @@ def terminal(domain):
 
 
 def test_keys_move_the_arm_and_record_a_take(watcher, terminal, tmp_path):
-    options = Options("desk_arm", task="wave", dataset=str(tmp_path), simulated=True)
+    options = Options("desk_arm", task="reach", dataset=str(tmp_path), simulated=True)
     logged = []
     with Supervisor(lambda name, line: logged.append(line)) as supervisor:
         supervisor.start(plan("record", options))
