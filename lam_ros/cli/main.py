@@ -170,11 +170,14 @@ def evaluate(
 ) -> None:
     """Perform episodes in the embedded simulator, through the real nodes, and count successes."""
     from lam_ros.cli import steps
+    from lam_ros.errors import ConfigError
     from lam_ros.learning.evaluation import Evaluation, evaluate_in_core
     from lam_ros.policy.checkpoint import load_policy, read_info
 
     with friendly_errors():
         read_info(checkpoint)
+        if core and black_camera:
+            raise ConfigError("--black-camera unplugs a camera of the simulation node; leave out --core.")
         with progress() as display:
             bar = display.add_task(f"performing {task}", total=episodes, note="")
             succeeded = 0
