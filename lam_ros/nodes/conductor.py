@@ -13,6 +13,7 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
@@ -160,7 +161,8 @@ class Conductor:
 @contextlib.contextmanager
 def conducting(check: Callable[[], None]) -> Iterator[Conductor]:
     """A conductor with rclpy around it, initialised from the environment as it is now."""
-    rclpy.init(args=[])
+    # Without rclpy's handlers Ctrl-C is a KeyboardInterrupt, which every command answers in one sentence.
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     conductor = Conductor(check)
     try:
         yield conductor
