@@ -30,7 +30,7 @@ from lam_ros.learning.batches import Episodes, Frames, InOrder, Shuffled
 from lam_ros.learning.configuration import TrainConfig
 from lam_ros.learning.losses import destination_loss, masked_mean
 from lam_ros.policy.action import HEADS
-from lam_ros.policy.checkpoint import CheckpointInfo, save_checkpoint
+from lam_ros.policy.checkpoint import CheckpointInfo, digest, save_checkpoint
 from lam_ros.policy.policy import PolicyNetwork
 
 STEPS_PER_EPOCH = 50
@@ -295,6 +295,11 @@ def train(dataset: Dataset, config: TrainConfig, checkpoint: Path, report: Repor
     folder = checkpoint.with_suffix("") / f"run_{run}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "settings.json").write_text(json.dumps(asdict(config), indent=2))
+    finished = folder / "finished.json"
+    if finished.is_file() and checkpoint.is_file():
+        kept = json.loads(finished.read_text())
+        if kept["checkpoint"] == digest(checkpoint):
+            return TrainingResult(checkpoint, folder, kept["figures"])
     lightning.seed_everything(config.seed, verbose=False)
     network = PolicyNetwork(config.policy, dataset.contract)
 
@@ -331,6 +336,7 @@ def train(dataset: Dataset, config: TrainConfig, checkpoint: Path, report: Repor
         **{f"action_{key}": value for key, value in acted.items()},
     }
     save_checkpoint(checkpoint, network, info(figures))
+    finished.write_text(json.dumps({"checkpoint": digest(checkpoint), "figures": figures}))
     return TrainingResult(checkpoint, folder, figures)
 
 
