@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 
@@ -41,3 +42,15 @@ def demonstrate(robot: RobotConfig) -> Demonstrate:
         return [one() for _ in range(count)]
 
     return build
+
+
+_domains = itertools.count(os.getpid())
+
+
+@pytest.fixture
+def domain(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A DDS domain that no other test uses, on this machine alone."""
+    number = 1 + next(_domains) % 100
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    return number

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import time
 
 import pytest
@@ -19,16 +17,6 @@ from lam_ros.nodes.base import make_executor, stamp_to_ns
 from lam_ros.policy.checkpoint import CheckpointInfo, save_checkpoint
 from lam_ros.policy.configuration import PolicyConfig
 from lam_ros.policy.policy import PolicyNetwork
-
-_domains = itertools.count(os.getpid() + 37)
-
-
-@pytest.fixture
-def domain(monkeypatch):
-    number = 1 + next(_domains) % 100
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    return number
 
 
 @pytest.fixture

@@ -60,6 +60,7 @@ def test_keys_move_the_arm_and_record_a_take(watcher, terminal, tmp_path):
         watcher.until(lambda: any("every topic is there" in line for line in logged))
         terminal.type(" ")
         terminal.until_shows("episode_000000")
+        watcher.until(lambda: watcher.samples)
         start = watcher.samples[-1][1]
 
         def press():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,23 +20,12 @@ from sensor_msgs.msg import Image, JointState
 
 from lam_ros.config import RobotConfig, load_robot
 from lam_ros.contract import Contract
-from lam_ros.nodes.base import make_executor, stamp_to_ns
+from lam_ros.nodes.base import make_executor
 from lam_ros.nodes.images import image_message
 from lam_ros.nodes.joints import joint_message
 from lam_ros.policy.checkpoint import CheckpointInfo, save_checkpoint
 from lam_ros.policy.configuration import PolicyConfig
 from lam_ros.policy.policy import PolicyNetwork
-
-_domains = itertools.count(os.getpid())
-
-
-@pytest.fixture
-def domain(monkeypatch: pytest.MonkeyPatch) -> int:
-    """A DDS domain that no other test uses, on this machine alone."""
-    number = 1 + next(_domains) % 100
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    return number
 
 
 class Graph:
@@ -171,7 +158,3 @@ class Arm:
 @pytest.fixture
 def arm(graph: Graph, robot: RobotConfig) -> Arm:
     return Arm(graph, robot)
-
-
-def stamp_of(message: Any) -> int:
-    return stamp_to_ns(message.header.stamp)

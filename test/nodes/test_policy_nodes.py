@@ -14,6 +14,7 @@ from std_msgs.msg import Bool
 
 from lam_ros.images import pixels, rgb_from_image
 from lam_ros.nodes.action import ActionNode
+from lam_ros.nodes.base import stamp_to_ns
 from lam_ros.nodes.images import compressed_message, features_message
 from lam_ros.nodes.perception import PerceptionNode
 from lam_ros.nodes.qos import LATCHED
@@ -38,10 +39,6 @@ def action(graph, arm, checkpoint):
     return node
 
 
-def stamp_of(message):
-    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-
-
 def test_features_carry_the_oldest_stamp_and_the_checkpoint(graph, arm, robot, checkpoint, perception):
     features = graph.listen(Image, "lam/features")
     graph.until(lambda: perception._features.get_subscription_count())
@@ -50,7 +47,7 @@ def test_features_carry_the_oldest_stamp_and_the_checkpoint(graph, arm, robot, c
     arm.publish_frame("front", STAMP, frames["front"])
     arm.publish_frame("wrist", STAMP + 3_000_000, frames["wrist"])
     graph.until(lambda: features)
-    assert stamp_of(features[0]) == STAMP
+    assert stamp_to_ns(features[0].header.stamp) == STAMP
     assert features[0].header.frame_id == digest(checkpoint)
     expected = load_policy(checkpoint, robot).perceive(frames, 0).values
     np.testing.assert_allclose(pixels(features[0])[..., 0], expected, atol=1e-5)
@@ -170,7 +167,7 @@ def test_an_action_answers_each_features_message_with_its_stamp(graph, arm, robo
 
         expected = policy.act_on(Features(stamp, values), position.astype(np.float32)).target
         np.testing.assert_allclose(commands[-1].position, expected, atol=1e-5)
-        assert stamp_of(commands[-1]) == stamp
+        assert stamp_to_ns(commands[-1].header.stamp) == stamp
 
 
 def test_the_memory_is_reset_by_a_pause_and_by_a_takeover(graph, arm, action, commands):

@@ -12,14 +12,11 @@ from trajectory_msgs.msg import JointTrajectory
 
 from lam_ros.errors import SimulationError
 from lam_ros.images import rgb_from_compressed, rgb_from_image
+from lam_ros.nodes.base import stamp_to_ns
 from lam_ros.nodes.gate import GateNode
 from lam_ros.nodes.qos import LATCHED
 from lam_ros.nodes.simulation import SimulationNode
 from lam_ros.nodes.teleop import TeleopNode
-
-
-def stamp_of(message):
-    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
 
 
 def values(status):
@@ -47,9 +44,9 @@ def test_the_expert_does_the_task_and_no_message_is_lost(graph, lockstep, robot)
     ticks = len(told["latencies_ms"].split())
     assert float(told["elapsed_s"]) == pytest.approx(ticks / robot.policy.rate_hz)
     graph.until(lambda: len(frames) == ticks)
-    frame_stamps = np.array([stamp_of(message) for message in frames])
+    frame_stamps = np.array([stamp_to_ns(message.header.stamp) for message in frames])
     assert np.all(np.diff(frame_stamps) == 50_000_000), "20 Hz, in simulated time exactly"
-    stamps = np.array([stamp_of(message) for message in states])
+    stamps = np.array([stamp_to_ns(message.header.stamp) for message in states])
     assert np.all(np.diff(stamps) == 10_000_000), "100 Hz, none lost and none twice"
     times = [message.clock.sec * 10**9 + message.clock.nanosec for message in clock]
     assert times == sorted(times)
