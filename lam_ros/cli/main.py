@@ -187,6 +187,7 @@ def evaluate(
                 succeeded += bool(getattr(result, "success", False))
                 display.update(bar, advance=1, note=f"{succeeded} succeeded")
 
+            log_file = checkpoint.with_suffix(".evaluate.log")
             if core:
                 from lam_ros.simulation.simulation import Simulation
 
@@ -195,13 +196,14 @@ def evaluate(
                     load_policy(checkpoint, load_robot(robot)), simulation, episodes, seed, report
                 )
             else:
-                log_file = checkpoint.with_suffix(".evaluate.log")
                 performance = steps.perform(robot, task, checkpoint, episodes, seed, log_file, report, black_camera)
                 evaluation = Evaluation(tuple(performance.results))
         low, high = evaluation.wilson
         console.print(
             f"{evaluation.successes} of {evaluation.episodes} succeeded; 95 % interval {low:.2f} to {high:.2f}"
         )
+        if evaluation.unanswered:
+            console.print(f"[yellow]{evaluation.unanswered} ticks got no command in time; see {log_file}[/]")
         if json_file is not None:
             steps.save_json(
                 json_file, {"checkpoint": str(checkpoint), "task": task, **steps.evaluation_json(evaluation)}

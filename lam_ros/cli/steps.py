@@ -46,20 +46,18 @@ class Performance:
         return Evaluation(tuple(self.results))
 
 
-def _conduct(options: Options, what: Any, active: list[str], log_file: Path, body: Callable[[Any], None]) -> None:
+def _conduct(options: Options, what: Any, log_file: Path, body: Callable[[Any], None]) -> None:
     require_ros()
-    robot = load_robot(options.robot)
-    topics = [camera.subscribed_topic for camera in robot.cameras.values()]
+    processes = plan(what, options)
     with isolated_ros(), log_to(log_file) as log:
         os.environ.update(node_environment())
         with Supervisor(log) as supervisor:
-            supervisor.start(plan(what, options))
+            supervisor.start(processes)
             from lam_ros.nodes.conductor import conducting
 
             try:
                 with conducting(supervisor.check) as conductor:
-                    conductor.wait_until_ready(topics if active[1:] else [])
-                    conductor.wait_for_active(active)
+                    conductor.wait_until_ready([part for process in processes for part in process.node.parts])
                     body(conductor)
             except BringUpError as error:
                 raise BringUpError(f"{error} The nodes' log is {log_file}.") from None
@@ -93,7 +91,7 @@ def record(
         for _ in range(missing):
             report(conductor.record_episode().result)
 
-    _conduct(options, "record", ["gate", "recorder"], log_file, body)
+    _conduct(options, "record", log_file, body)
     return missing
 
 
@@ -145,8 +143,7 @@ def perform(
         while len(performance.results) < episodes:
             episode(conductor)
 
-    active = ["gate", "action", "perception"] if checkpoint else ["gate"]
-    _conduct(options, "simulate", active, log_file, body)
+    _conduct(options, "simulate", log_file, body)
     return performance
 
 
@@ -188,6 +185,7 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
         "episodes": evaluation.episodes,
         "successes": evaluation.successes,
         "wilson_95": [low, high],
+        "unanswered_ticks": evaluation.unanswered,
         "median_seconds_to_success": evaluation.seconds_to_success,
         "results": [asdict(result) for result in evaluation.results],
     }

@@ -13,11 +13,15 @@ from lam_ros.simulation.simulation import Simulation
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """One episode: the seed that shuffled the table, whether it succeeded, and how long it took in (simulated) s."""
+    """One episode: the seed that shuffled the table, whether it succeeded, and how long it took in (simulated) s.
+
+    ``unanswered`` counts the ticks to which the nodes gave no command in time: a loop that works has none.
+    """
 
     seed: int
     success: bool
     seconds: float
+    unanswered: int = 0
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,10 @@ class Evaluation:
     @property
     def successes(self) -> int:
         return sum(result.success for result in self.results)
+
+    @property
+    def unanswered(self) -> int:
+        return sum(result.unanswered for result in self.results)
 
     @property
     def wilson(self) -> tuple[float, float]:

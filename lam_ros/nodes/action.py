@@ -43,6 +43,9 @@ class ActionNode(PolicyNode):
             self.create_subscription(Image, "lam/features", self._on_features, STREAM),
             self.create_subscription(Bool, "lam/takeover", self._on_takeover, LATCHED),
         ]
+        self.need_publisher(self.robot.joint_states.topic)
+        self.need_publisher("lam/features")
+        self.need_subscriber(self._commands)
         self.figure("commands published", lambda: self._published)
         self.figure("LSTM resets", lambda: self._resets)
 

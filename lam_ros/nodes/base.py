@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 DIAGNOSTICS_PERIOD_S = 1.0
+MATCHING_PERIOD_S = 0.1  # how soon a node says that the last topic it waited for is there
 
 
 class _Basics(Node):
@@ -46,10 +47,13 @@ class _Basics(Node):
         self.failure: str | None = None
         self._status: dict[str, tuple[bytes, str]] = {}
         self._figures: dict[str, Callable[[], object]] = {}
+        self._needs: list[tuple[str, str, Callable[[], int]]] = []
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.declare("robot", "", "Robot YAML: a path, or the name of a robot that lam_ros ships.", read_only=True)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_timer(DIAGNOSTICS_PERIOD_S, self.publish_diagnostics, clock=self._steady)
+        self.create_timer(DIAGNOSTICS_PERIOD_S, self._report, clock=self._steady)
+        self._matching = self.create_timer(MATCHING_PERIOD_S, self._check_topics, clock=self._steady)
+        self.figure("missing topics", self._missing_topics)
 
     def load_robot(self) -> None:
         """Read the robot YAML that the parameter names; raises ConfigError."""
@@ -87,10 +91,10 @@ class _Basics(Node):
 
     # Time
 
-    def seconds(self) -> float:
+    def now_ns(self) -> int:
         """Now, for watchdogs: simulated time under ``use_sim_time``, else a clock that no one can set."""
         clock = self.get_clock() if self.parameter("use_sim_time") else self._steady
-        return float(clock.now().nanoseconds) / NANOSECONDS
+        return int(clock.now().nanoseconds)
 
     # Diagnostics
 
@@ -118,6 +122,37 @@ class _Basics(Node):
     def figure(self, name: str, read: Callable[[], object]) -> None:
         """Show a value on ``/diagnostics``."""
         self._figures[name] = read
+
+    def need(self, what: str, topic: str, is_there: Callable[[], int]) -> None:
+        """Say "nobody <what> <topic>" on ``/diagnostics`` for as long as ``is_there`` gives nothing."""
+        self._needs.append((what, topic, is_there))
+
+    def need_publisher(self, topic: str) -> None:
+        self.need("publishes", self.resolve_topic_name(topic), lambda: self.count_publishers(topic))
+
+    def need_subscriber(self, publisher: Any) -> None:
+        self.need("takes", publisher.topic_name, publisher.get_subscription_count)
+
+    def _missing_topics(self) -> str:
+        missing: dict[str, list[str]] = {}
+        for what, topic, is_there in self._needs:
+            if not is_there():
+                missing.setdefault(what, []).append(topic)
+        return "; ".join(f"nobody {what} {', '.join(topics)}" for what, topics in missing.items())
+
+    def _check_topics(self) -> None:
+        if not self._needs:
+            return
+        missing = self._missing_topics()
+        self.note("topics", WARN if missing else OK, missing or "every topic has its other end")
+        if not missing:
+            self._matching.cancel()
+        elif self._matching.is_canceled():
+            self._matching.reset()
+
+    def _report(self) -> None:
+        self._check_topics()
+        self.publish_diagnostics()
 
     def publish_diagnostics(self) -> None:
         level = max((entry[0] for entry in self._status.values()), default=OK)
@@ -157,6 +192,7 @@ class LamNode(_Basics, LifecycleNode):
         super().__init__(name, **kwargs)
         self.is_active = False
         self.begin()
+        self.figure("active", lambda: self.is_active)
         self.declare("autostart", False, "Configure and activate without being asked.", read_only=True)
         if self.parameter("autostart"):
             self._autostart = self.create_timer(0.0, self._start_by_itself, clock=self._steady)
@@ -190,6 +226,7 @@ class LamNode(_Basics, LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         def load_and_configure() -> None:
+            self._needs.clear()
             self.load_robot()
             self.configure()
 
@@ -200,6 +237,7 @@ class LamNode(_Basics, LifecycleNode):
         if result is not TransitionCallbackReturn.SUCCESS:
             return result
         self.is_active = True
+        self.publish_diagnostics()
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -208,6 +246,7 @@ class LamNode(_Basics, LifecycleNode):
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._needs.clear()
         self._forget()
         return TransitionCallbackReturn.SUCCESS
 

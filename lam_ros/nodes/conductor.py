@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import rclpy
-from diagnostic_msgs.msg import DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
@@ -25,7 +25,7 @@ from lam_ros.nodes.qos import LATCHED, STREAM
 
 READY_S = 60.0  # a cold start imports torch, on a busy machine
 EPISODE_S = 180.0
-GATE_TOPIC = "lam/command"
+DIAGNOSTICS_DEPTH = 50
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,18 @@ class Conductor:
         self._executor = make_executor()
         self._executor.add_node(self._node)
         self._status: DiagnosticStatus | None = None
+        self._figures: dict[str, dict[str, str]] = {}
         self._node.create_subscription(DiagnosticStatus, "simulation/status", self._on_status, LATCHED)
+        self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, DIAGNOSTICS_DEPTH)
         self._clients: dict[str, Any] = {}
         self._film: list[tuple[str, np.ndarray]] | None = None
 
     def _on_status(self, message: DiagnosticStatus) -> None:
         self._status = message
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            self._figures[status.name.rpartition("/")[2]] = {entry.key: entry.value for entry in status.values}
 
     def _until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         deadline = time.monotonic() + seconds
@@ -79,36 +85,36 @@ class Conductor:
             raise BringUpError(f"{service}: {answer.message}")
         return str(answer.message)
 
-    def wait_until_ready(self, camera_topics: list[str]) -> None:
-        """Until the simulator is there, somebody takes these frames, and a gate answers.
+    def wait_until_ready(self, names: Collection[str]) -> None:
+        """Until these nodes are active and each topic that one of them needs has found its other end.
+
+        Messages on a topic that is not matched yet are lost, and the first tick of the first episode with them.
 
         Raises:
             BringUpError: it takes too long.
         """
-        self._until(lambda: self._status is not None, READY_S, "the simulator")
+        sees = bool({"perception", "recorder"} & set(names))
 
-        def connected() -> bool:
-            frames = all(self._node.count_subscribers(topic) for topic in camera_topics)
+        def is_ready(name: str) -> bool:
+            figures = self._figures.get(name)
             return (
-                frames and self._node.count_publishers(GATE_TOPIC) > 0 and self._node.count_subscribers(GATE_TOPIC) > 0
+                figures is not None
+                and not figures["missing topics"]
+                and figures.get("active") != "False"
+                and not (sees and figures.get("camera subscribers") == "0")
             )
 
-        self._until(connected, READY_S, "the nodes to find each other")
-
-    def wait_for_active(self, names: list[str]) -> None:
-        """Until lifecycle nodes are active; raises BringUpError when that takes too long."""
-        from lifecycle_msgs.msg import State
-        from lifecycle_msgs.srv import GetState
-
-        for name in names:
-            client = self._node.create_client(GetState, f"{name}/get_state")
-            self._until(client.service_is_ready, READY_S, f"{name} to appear")
-            active = False
-            while not active:
-                future = client.call_async(GetState.Request())
-                self._until(future.done, READY_S, f"{name} to answer")
-                active = future.result().current_state.id == State.PRIMARY_STATE_ACTIVE
-            self._node.destroy_client(client)
+        try:
+            self._until(
+                lambda: self._status is not None and all(map(is_ready, names)), READY_S, "the nodes to be ready"
+            )
+        except BringUpError as error:
+            waits = [
+                f"{name}: {self._figures.get(name, {}).get('missing topics') or 'not active'}"
+                for name in names
+                if not is_ready(name)
+            ]
+            raise BringUpError(f"{error} {'; '.join(waits)}.") from None
 
     def run_episode(self) -> Outcome:
         """Reset the table and wait for the episode's end."""
@@ -125,7 +131,8 @@ class Conductor:
         values = {entry.key: entry.value for entry in self._status.values}
         latencies = tuple(float(text) for text in values["latencies_ms"].split())
         succeeded = self._status.message == "success"
-        return Outcome(EpisodeResult(int(seed), succeeded, float(values["elapsed_s"])), latencies)
+        result = EpisodeResult(int(seed), succeeded, float(values["elapsed_s"]), int(values["unanswered"]))
+        return Outcome(result, latencies)
 
     def record_episode(self) -> Outcome:
         """One demonstration: recorded, marked with its outcome, sealed."""

@@ -49,6 +49,8 @@ class GateNode(LamNode):
         ]
         # On a steady clock, so that it goes on when simulated time does not.
         self._watchdog = self.create_timer(1.0 / self.robot.gate.rate_hz, self._on_tick, clock=self._steady)
+        self.need_publisher(self.robot.joint_states.topic)
+        self.need_subscriber(self._to_robot)
         self.figure("driver", lambda: self._gate.driver.value)
         self.figure("commands sent", lambda: self._sent_count)
         self.figure("requests refused", lambda: self._refused_count)
@@ -60,7 +62,7 @@ class GateNode(LamNode):
     def _on_joint_states(self, message: JointState) -> None:
         position = self.joint_positions(message)
         if position is not None:
-            self._gate.measured(position, self.seconds())
+            self._gate.measured(position, self.now_ns())
 
     def _on_request(self, driver: Driver, message: JointState) -> None:
         if not self.is_active or (self.is_fed and driver is Driver.POLICY):
@@ -80,7 +82,7 @@ class GateNode(LamNode):
             self._request(Request(Driver.POLICY, action.target, action.stamp_ns))
 
     def _request(self, request: Request) -> None:
-        sent = self._gate.request(request, self.seconds())
+        sent = self._gate.request(request, self.now_ns())
         if sent is None:
             self._refused_count += 1
             self.note("gate", WARN, self._gate.refusal)
@@ -92,7 +94,7 @@ class GateNode(LamNode):
         if not self.is_active:
             return
         driver = self._gate.driver
-        sent = self._gate.tick(self.seconds())
+        sent = self._gate.tick(self.now_ns())
         if self._gate.driver is Driver.HOLD and driver is not Driver.HOLD:
             self.note("gate", WARN, f"holding: {self._gate.refusal}")
         if sent is not None:

@@ -55,6 +55,9 @@ class PerceptionNode(PolicyNode):
             )
             for name, camera in self.robot.cameras.items()
         ]
+        for camera in self.robot.cameras.values():
+            self.need_publisher(camera.subscribed_topic)
+        self.need_subscriber(self._features)
         self.figure("features published", lambda: self._published)
         self.figure("frames dropped on purpose", lambda: self._assembler.dropped)
         self.figure("frames refused", lambda: self._refused)

@@ -17,7 +17,7 @@ from std_srvs.srv import Trigger
 from lam_ros.demonstrations.episode import EpisodeWriter, Outcome, Topic, recover_partials
 from lam_ros.demonstrations.wire import header_frame_id
 from lam_ros.errors import ConfigError, EpisodeError
-from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, resolve
+from lam_ros.nodes.base import ERROR, OK, LamNode, resolve
 from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES
 
 DEPTH = 1000  # of the subscriptions: room for the longest pause of a busy machine
@@ -71,6 +71,9 @@ class RecorderNode(LamNode):
                 "mark_failure": partial(self._mark, "failure"),
             }.items()
         ]
+        for topic, wanted in self._wanted.items():
+            if wanted.required:
+                self.need("publishes", topic, partial(self._subscribed.__contains__, topic))
         self.figure("episodes sealed", lambda: self._sealed)
         self.figure("recording", lambda: self._writer.name if self._writer else "no")
 
@@ -118,9 +121,6 @@ class RecorderNode(LamNode):
             self._subscribed[topic] = (subscription, described)
             if self._writer is not None:
                 self._writer.add_topic(described)
-        missing = self._missing()
-        text = f"nobody publishes {', '.join(missing)}" if missing else "every topic is there"
-        self.note("topics", WARN if missing else OK, text)
 
     def _missing(self) -> list[str]:
         return [topic for topic, wanted in self._wanted.items() if wanted.required and topic not in self._subscribed]

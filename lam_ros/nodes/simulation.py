@@ -31,6 +31,7 @@ from lam_ros.simulation.simulation import Simulation
 from lam_ros.simulation.tasks import TASKS
 
 BETWEEN_EPISODES_S = 0.5  # of simulated time without frames: nodes see the pause, and begin anew
+SETTLING_STEPS = 3  # joint states of the arm in its new place, heard by everyone before its first frame
 MAX_CATCH_UP_S = 0.1
 
 
@@ -57,8 +58,8 @@ class SimulationNode(PlainNode):
         self._outcome = "idle"
         self._tick_ns: int | None = None  # of the tick that waits for its answer
         self._tick_wall_s = 0.0
-        self._is_answered = False
-        self._has_command = False
+        self._settling = 0
+        self._answer: np.ndarray | None = None  # what the gate says it sent in answer
         self._unanswered = 0
         self._latencies_ms: list[float] = []
         self._make_interfaces()
@@ -69,7 +70,7 @@ class SimulationNode(PlainNode):
             self._since_frame_s = 0.0
             self.create_timer(self._joint_step_s, self._keep_pace, clock=self._steady)
         else:
-            self.create_timer(0.02, self._check_answer, clock=self._steady)
+            self.create_timer(self._joint_step_s, self._pulse, clock=self._steady)
 
     def _make_interfaces(self) -> None:
         self._clock_publisher = self.create_publisher(ClockMessage, "/clock", 10)
@@ -88,7 +89,12 @@ class SimulationNode(PlainNode):
         )
         self.create_subscription(JointState, "lam/command", self._on_sent, STREAM)
         self.create_service(Trigger, "simulation/reset", self._on_reset)
+        self.need_publisher(self.robot.command.topic)
+        self.figure("camera subscribers", self._least_camera_subscribers)
         self.figure("unanswered ticks", lambda: self._unanswered)
+
+    def _least_camera_subscribers(self) -> int:
+        return min(sum(p.get_subscription_count() for p in publishers) for publishers in self._frames.values())
 
     # What comes in
 
@@ -99,15 +105,19 @@ class SimulationNode(PlainNode):
             self.note("robot command", ERROR, str(error))
             return
         self.note("robot command", OK, "commands fit the robot")
-        self._has_command = True
         self._go_on()
 
     def _on_sent(self, message: JointState) -> None:
         answers = message.header.frame_id != "hold" and stamp_to_ns(message.header.stamp) == self._tick_ns
-        if self._mode == "lockstep" and answers:
-            self._latencies_ms.append(1e3 * (time.perf_counter() - self._tick_wall_s))
-            self._is_answered = True
-            self._go_on()
+        if self._mode != "lockstep" or not answers:
+            return
+        try:
+            self._answer = self.contract.in_order(message.name, message.position, "lam/command")
+        except ContractError as error:
+            self.note("lam/command", ERROR, str(error))
+            return
+        self._latencies_ms.append(1e3 * (time.perf_counter() - self._tick_wall_s))
+        self._go_on()
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._next_seed = max(self._next_seed, int(self.parameter("seed")))
@@ -120,8 +130,9 @@ class SimulationNode(PlainNode):
     def _begin(self) -> None:
         simulation = self._simulation
         for _ in range(round(BETWEEN_EPISODES_S / self._joint_step_s)):
-            self._rest()
-        simulation.skip(self._joint_step_s)
+            simulation.skip(self._joint_step_s)
+            self._publish_joints()
+        self._publish_clock()  # in one leap: a watchdog that wakes up within the pause would still brake the old arm
         self._seed = self._next_seed
         self._next_seed += 1
         simulation.reset(self._seed, self.parameter("disturbance"))
@@ -129,13 +140,12 @@ class SimulationNode(PlainNode):
         self._latencies_ms, self._unanswered = [], 0
         self._outcome = "running"
         self._publish_status()
-        self._publish_clock_and_joints()
-        if self._mode == "lockstep":
-            self._publish_tick()
+        self._settling = SETTLING_STEPS
 
     def _rest(self) -> None:
         self._simulation.skip(self._joint_step_s)
-        self._publish_clock_and_joints()
+        self._publish_clock()
+        self._publish_joints()
 
     def _end_if_over(self) -> bool:
         if self._outcome == "running" and self._simulation.is_over:
@@ -146,7 +156,7 @@ class SimulationNode(PlainNode):
     # Lockstep
 
     def _publish_tick(self) -> None:
-        self._is_answered = self._has_command = False
+        self._answer = None
         self._tick_ns = self._simulation.now_ns
         self._publish_objects()
         rendered = {name: self._frame(name) for name in self.robot.cameras}
@@ -155,22 +165,33 @@ class SimulationNode(PlainNode):
             self._publish_frame(name, frame)
 
     def _go_on(self) -> None:
-        if self._mode == "lockstep" and self._tick_ns is not None and self._is_answered and self._has_command:
+        """Let time pass once the answer to this tick has arrived as the robot's command too: they are two topics."""
+        if self._tick_ns is None or self._answer is None or self._target is None:
+            return
+        if np.array_equal(self._target, self._answer):
             self._pass_period()
 
-    def _check_answer(self) -> None:
+    def _pulse(self) -> None:
         if self._outcome != "running":  # as any robot at rest; those who come late must find it
             self._rest()
+        elif self._settling:
+            self._rest()
+            self._settling -= 1
+            if not self._settling:
+                self._publish_tick()
         waited_s = time.perf_counter() - self._tick_wall_s
         if self._tick_ns is not None and waited_s > self.parameter("answer_timeout_s"):
             self._unanswered += 1
+            missing = "lam/command" if self._answer is None else f"the same on {self.robot.command.topic}"
+            self.get_logger().warning(f"no {missing} for the tick {waited_s:.1f} s ago; time goes on without it")
             self._pass_period()
 
     def _pass_period(self) -> None:
         self._tick_ns = None
         for _ in range(round(self.robot.joint_states.rate_hz / self.robot.policy.rate_hz)):
             self._simulation.advance(self._joint_step_s, self._target)
-            self._publish_clock_and_joints()
+            self._publish_clock()
+            self._publish_joints()
         if not self._end_if_over():
             self._publish_tick()
 
@@ -182,7 +203,8 @@ class SimulationNode(PlainNode):
         while self._wall_s <= now_s:
             self._wall_s += self._joint_step_s
             self._simulation.advance(self._joint_step_s, self._target)
-            self._publish_clock_and_joints()
+            self._publish_clock()
+            self._publish_joints()
             self._since_frame_s += self._joint_step_s
         fastest = max(camera.rate_hz for camera in self.robot.cameras.values())
         if self._since_frame_s >= 1.0 / fastest - 1e-6:
@@ -194,9 +216,11 @@ class SimulationNode(PlainNode):
 
     # What goes out
 
-    def _publish_clock_and_joints(self) -> None:
+    def _publish_clock(self) -> None:
+        self._clock_publisher.publish(ClockMessage(clock=ns_to_stamp(self._simulation.now_ns)))
+
+    def _publish_joints(self) -> None:
         simulation = self._simulation
-        self._clock_publisher.publish(ClockMessage(clock=ns_to_stamp(simulation.now_ns)))
         message = joint_message(self.contract.joints, simulation.state, simulation.now_ns)
         message.velocity = simulation.velocity.astype(float).tolist()
         self._joints.publish(message)

@@ -25,7 +25,7 @@ from lam_ros.nodes.base import ERROR, OK, PlainNode, stamp_to_ns
 from lam_ros.nodes.joints import joint_message
 from lam_ros.nodes.qos import COMMAND, LATCHED, SENSOR, STREAM
 
-RELEASE_S = 0.4  # without a key for so long, nobody drives
+RELEASE_NS = 400_000_000  # without a key for so long, nobody drives
 
 
 class TeleopNode(PlainNode):
@@ -41,6 +41,8 @@ class TeleopNode(PlainNode):
         self._commands = self.create_publisher(JointState, "teleop/command", COMMAND)
         self._takeovers = self.create_publisher(Bool, "lam/takeover", LATCHED)
         self.create_subscription(JointState, self.robot.joint_states.topic, self._on_joint_states, SENSOR)
+        self.need_publisher(self.robot.joint_states.topic)
+        self.need_subscriber(self._commands)
         source = self.parameter("source")
         if source == "expert":
             self._begin_expert()
@@ -75,6 +77,7 @@ class TeleopNode(PlainNode):
         self._expert = make_expert(self.parameter("task"), self.robot, kinematics)
         self._episode: int | None = None
         self.create_subscription(MarkerArray, "simulation/objects", self._on_objects, STREAM)
+        self.need_publisher("simulation/objects")
 
     def _on_objects(self, message: MarkerArray) -> None:
         from lam_ros.simulation.simulation import Pose
@@ -105,7 +108,7 @@ class TeleopNode(PlainNode):
             raise ConfigError("keyboard teleoperation needs a terminal; start it with `lam node teleop` in one.")
         self._jog = KeyboardJog(self.contract.joints, MotionLimits.of(self.robot))
         self._target: np.ndarray | None = None
-        self._pressed_at = -np.inf
+        self._pressed_at = 0
         self._recorder = {
             name: self.create_client(Trigger, f"recorder/{name}")
             for name in ("start", "stop", "discard", "mark_success", "mark_failure")
@@ -132,15 +135,15 @@ class TeleopNode(PlainNode):
 
     def _on_keys(self) -> None:
         keys, self._keys = self._keys, []
-        now_s = self.seconds()
+        now_ns = self.now_ns()
         for key in keys:
             if key in self._actions:
                 self._call_recorder(self._actions[key])
             elif self._measured is not None:
                 target = self._jog.press(key, self._measured if self._target is None else self._target)
                 if target is not None:
-                    self._target, self._pressed_at = target, now_s
-        if self._target is not None and now_s - self._pressed_at <= RELEASE_S:
+                    self._target, self._pressed_at = target, now_ns
+        if self._target is not None and now_ns - self._pressed_at <= RELEASE_NS:
             self._send(self._target, self.get_clock().now().nanoseconds)
         else:
             self._target = None

@@ -16,15 +16,19 @@ START = np.array([0.2, -0.3])
 FAR = np.array([0.9, 1.5])
 
 
+def ns(seconds: float) -> int:
+    return round(seconds * 1e9)
+
+
 def ask(gate: Gate, driver: Driver, now_s: float, target: np.ndarray = FAR) -> Sent | None:
-    return gate.request(Request(driver, target, round(now_s * 1e9)), now_s)
+    return gate.request(Request(driver, target, ns(now_s)), ns(now_s))
 
 
 def drive(gate: Gate, seconds: float, target: np.ndarray = FAR, driver: Driver = Driver.POLICY) -> float:
     """Ask at 50 Hz with fresh joint states, from 0 s on; the time of the last request."""
     times = np.arange(0.0, seconds, 0.02)
     for now_s in times:
-        gate.measured(START, now_s)
+        gate.measured(START, ns(now_s))
         assert ask(gate, driver, now_s, target) is not None
     return float(times[-1])
 
@@ -35,7 +39,7 @@ def gate() -> Gate:
 
 
 def test_the_first_command_starts_from_the_measured_positions(gate: Gate) -> None:
-    gate.measured(START, 0.0)
+    gate.measured(START, ns(0.0))
     sent = ask(gate, Driver.POLICY, 0.01)
     assert sent is not None
     assert np.all(sent.position > START)
@@ -56,7 +60,7 @@ def test_without_joint_states_requests_are_refused(gate: Gate) -> None:
 
 
 def test_stale_joint_states_refuse_requests(gate: Gate) -> None:
-    gate.measured(START, 0.0)
+    gate.measured(START, ns(0.0))
     assert ask(gate, Driver.TELEOP, 0.2) is None
     assert "joint states stopped 0.20 s ago; check the robot driver" in gate.refusal
 
@@ -65,48 +69,48 @@ def test_stale_joint_states_refuse_requests(gate: Gate) -> None:
     "target", [np.array([np.nan, 0.0]), np.array([0.0, np.inf]), np.zeros(3), np.zeros((1, 2)), np.float64(0.0)]
 )
 def test_a_target_that_is_not_finite_positions_is_refused(gate: Gate, target: np.ndarray) -> None:
-    gate.measured(START, 0.0)
+    gate.measured(START, ns(0.0))
     assert ask(gate, Driver.POLICY, 0.0, np.asarray(target)) is None
     assert gate.refusal == "a request of policy is not 2 finite positions."
 
 
 def test_a_human_beats_the_policy_until_it_has_been_quiet(gate: Gate) -> None:
-    gate.measured(START, 0.0)
+    gate.measured(START, ns(0.0))
     assert ask(gate, Driver.TELEOP, 0.0) is not None
-    gate.measured(START, 0.1)
+    gate.measured(START, ns(0.1))
     assert ask(gate, Driver.POLICY, 0.1) is None
     assert gate.refusal == "a human is driving."
-    gate.measured(START, 0.2)
+    gate.measured(START, ns(0.2))
     assert ask(gate, Driver.POLICY, 0.2) is not None
     assert gate.driver is Driver.POLICY
 
 
 def test_a_takeover_shuts_the_policy_out_for_as_long_as_it_lasts(gate: Gate) -> None:
     gate.takeover = True
-    gate.measured(START, 5.0)
+    gate.measured(START, ns(5.0))
     assert ask(gate, Driver.POLICY, 5.0) is None
     assert ask(gate, Driver.TELEOP, 5.0) is not None
     gate.takeover = False
-    gate.measured(START, 6.0)
+    gate.measured(START, ns(6.0))
     assert ask(gate, Driver.POLICY, 6.0) is not None
 
 
 def test_the_emergency_stop_is_latched_over_reset(gate: Gate) -> None:
-    gate.measured(START, 0.0)
+    gate.measured(START, ns(0.0))
     gate.estop()
     assert ask(gate, Driver.TELEOP, 0.0) is None
     assert gate.refusal == "the emergency stop is pressed; call lam/reset_estop when it is safe."
     gate.reset()
-    gate.measured(START, 1.0)
+    gate.measured(START, ns(1.0))
     assert ask(gate, Driver.TELEOP, 1.0) is None
     gate.reset_estop()
     assert ask(gate, Driver.TELEOP, 1.0) is not None
 
 
 def test_the_watchdog_leaves_whoever_drives_alone(gate: Gate) -> None:
-    assert gate.tick(0.0) is None
+    assert gate.tick(ns(0.0)) is None
     last_s = drive(gate, 0.3)
-    assert gate.tick(last_s + 0.01) is None
+    assert gate.tick(ns(last_s + 0.01)) is None
     assert gate.driver is Driver.POLICY
 
 
@@ -114,7 +118,7 @@ def brake(gate: Gate, from_s: float) -> list[np.ndarray]:
     """Tick at 100 Hz until nothing more is sent."""
     positions = []
     for now_s in from_s + 0.01 * np.arange(1, 200):
-        sent = gate.tick(now_s)
+        sent = gate.tick(ns(now_s))
         if sent is not None:
             assert (sent.driver, sent.stamp_ns) == (Driver.HOLD, None)
             positions.append(sent.position)
@@ -131,14 +135,14 @@ def test_an_emergency_stop_brakes_to_rest_within_the_acceleration_limit(gate: Ga
     assert np.all(np.diff(np.abs(speeds), axis=0) <= 1e-9)
     assert np.all(np.abs(speeds[0]) > 0.5)
     np.testing.assert_allclose(speeds[-1], 0.0, atol=1e-3)
-    assert gate.tick(last_s + 2.0) is None
+    assert gate.tick(ns(last_s + 2.0)) is None
 
 
 @pytest.mark.parametrize("driver", [Driver.POLICY, Driver.TELEOP])
 def test_a_driver_who_falls_silent_is_held(gate: Gate, driver: Driver) -> None:
     last_s = drive(gate, 0.2, driver=driver)
-    gate.measured(START, last_s + 0.16)
-    sent = gate.tick(last_s + 0.16)
+    gate.measured(START, ns(last_s + 0.16))
+    sent = gate.tick(ns(last_s + 0.16))
     assert sent is not None
     assert sent.driver is Driver.HOLD
     assert gate.refusal == f"{driver.value} stopped 0.16 s ago."
@@ -147,7 +151,7 @@ def test_a_driver_who_falls_silent_is_held(gate: Gate, driver: Driver) -> None:
 def test_when_joint_states_stop_the_arm_is_held(gate: Gate) -> None:
     last_s = drive(gate, 0.2)
     ask(gate, Driver.POLICY, last_s + 0.14)
-    sent = gate.tick(last_s + 0.16)
+    sent = gate.tick(ns(last_s + 0.16))
     assert sent is not None
     assert sent.driver is Driver.HOLD
     assert gate.refusal == "joint states stopped 0.16 s ago."
@@ -157,7 +161,7 @@ def test_after_a_pause_it_starts_where_the_arm_stands(gate: Gate) -> None:
     last_s = drive(gate, 0.5)
     brake(gate, last_s)
     moved = np.array([-0.7, 0.4])
-    gate.measured(moved, 10.0)
+    gate.measured(moved, ns(10.0))
     sent = ask(gate, Driver.POLICY, 10.0)
     assert sent is not None
     assert np.all(np.abs(sent.position - moved) <= LIMITS.acceleration * 0.02**2 + 1e-9)
@@ -165,7 +169,7 @@ def test_after_a_pause_it_starts_where_the_arm_stands(gate: Gate) -> None:
 
 def test_a_flood_of_requests_moves_no_faster_than_the_limits(gate: Gate) -> None:
     period_s = 1e-4
-    gate.measured(START, 0.0)
+    gate.measured(START, ns(0.0))
     first = ask(gate, Driver.TELEOP, 0.0)
     assert first is not None
     position = first.position
@@ -199,7 +203,7 @@ def test_whatever_happens_only_who_may_drive_is_obeyed_and_within_limits(
         sent = None
         if kind == "measured":
             measured, measured_s = np.array(place), now_s
-            gate.measured(measured, now_s)
+            gate.measured(measured, ns(now_s))
         elif kind == "estop":
             gate.estop()
             stopped = True
@@ -209,7 +213,7 @@ def test_whatever_happens_only_who_may_drive_is_obeyed_and_within_limits(
         elif kind == "takeover":
             gate.takeover = not gate.takeover
         elif kind == "tick":
-            sent = gate.tick(now_s)
+            sent = gate.tick(ns(now_s))
             assert sent is None or sent.driver is Driver.HOLD
         else:
             driver = Driver(kind)

@@ -57,7 +57,7 @@ def test_keys_move_the_arm_and_record_a_take(watcher, terminal, tmp_path):
     with Supervisor(lambda name, line: logged.append(line)) as supervisor:
         supervisor.start(plan("record", options))
         terminal.until_shows("q/a waist")
-        watcher.until(lambda: any("every topic is there" in line for line in logged))
+        watcher.until(lambda: any("[recorder]: topics: every topic has" in line for line in logged))
         terminal.type(" ")
         terminal.until_shows("episode_000000")
         watcher.until(lambda: watcher.samples)

@@ -42,12 +42,13 @@ def checkpoint(folder, demonstrations):
     return path
 
 
-def successes(folder, checkpoint, *more):
+def evaluate(folder, checkpoint, *more, episodes=EPISODES):
     file = folder / "result.json"
-    lam("evaluate", "--checkpoint", checkpoint, "--episodes", EPISODES, "--json", file, *more)
+    lam("evaluate", "--checkpoint", checkpoint, "--episodes", episodes, "--json", file, *more)
     found = json.loads(file.read_text())
-    assert found["episodes"] == EPISODES
-    return found["successes"]
+    assert found["episodes"] == episodes
+    assert found["unanswered_ticks"] == 0
+    return found
 
 
 @pytest.mark.timeout(900)
@@ -65,9 +66,15 @@ def test_every_demonstration_is_sealed_and_none_lost_a_message(demonstrations):
 
 @pytest.mark.timeout(900)
 def test_training_raises_success_and_the_policy_looks(folder, checkpoint):
-    trained = successes(folder, checkpoint)
-    untrained = successes(folder, untrained_path(checkpoint), "--core")
-    blind = successes(folder, checkpoint, "--black-camera", "wrist")
+    trained = evaluate(folder, checkpoint)["successes"]
+    untrained = evaluate(folder, untrained_path(checkpoint), "--core")["successes"]
+    blind = evaluate(folder, checkpoint, "--black-camera", "wrist")["successes"]
     assert trained >= 9, f"{trained} of {EPISODES}"
     assert untrained <= 2, f"{untrained} of {EPISODES}"
     assert blind <= trained // 3, f"{blind} of {EPISODES} blind, {trained} seeing"
+
+
+@pytest.mark.timeout(300)
+def test_the_same_seeds_give_the_same_episodes_through_the_nodes(folder, checkpoint):
+    first, again = (evaluate(folder, checkpoint, episodes=4)["results"] for _ in range(2))
+    assert first == again

@@ -145,3 +145,12 @@ def test_parameters_are_described_and_fixed(graph, gate):
     assert "Robot YAML" in description.description
     assert description.read_only
     assert graph.probe.create_client(GetParameters, "gate/get_parameters")
+
+
+def test_it_names_the_topics_that_nobody_is_at_the_other_end_of(graph, robot):
+    graph.add(GateNode, robot="desk_arm")
+    graph.until(graph.said("gate", "topics: nobody publishes /joint_states; nobody takes /robot/command"))
+    graph.talk(JointState, robot.joint_states.topic)
+    graph.until(graph.said("gate", "topics: nobody takes /robot/command"))
+    graph.listen(JointTrajectory, robot.command.topic)
+    graph.until(graph.said("gate", "topics: every topic has its other end"))
