@@ -28,6 +28,7 @@ from rich.table import Table
 from lam_ros.bringup import NODES, Process, Supervisor, node_environment
 from lam_ros.config import load_robot
 from lam_ros.contract import Contract
+from lam_ros.nodes.main import keep_memory
 from lam_ros.policy.checkpoint import CheckpointInfo, load_policy, save_checkpoint
 from lam_ros.policy.configuration import PolicyConfig
 from lam_ros.policy.policy import PolicyNetwork
@@ -239,6 +240,7 @@ def main() -> None:
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.update(node_environment())
+    keep_memory()  # as every node does: the bare cost of transport is measured with the same allocator
     with tempfile.TemporaryDirectory() as folder:
         robot_file = write_robot(Path(folder))
         checkpoint = write_checkpoint(Path(folder), robot_file)

@@ -14,7 +14,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 KEEP_BYTES, LARGEST_REUSED_BYTES = 256 << 20, 32 << 20  # glibc takes no more than 32 MB for the second
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Let glibc reuse the memory of one frame for the next. By default each message of more than 128 KB is mapped, page
     by page, and given back: 2 ms of the way from a pair of 640x480 frames to their command."""
     with contextlib.suppress(AttributeError):  # another C library
@@ -34,7 +34,7 @@ def start(name: str, args: list[str] | None = None) -> int:
     # The control path wants one thread: two contend with the cameras, and once took 700 ms for one ResNet18.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("MUJOCO_GL", "egl")
-    _keep_memory()
+    keep_memory()
     try:
         from lam_ros.nodes.base import run
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 
@@ -19,22 +21,27 @@ class ActionDecoder:
 
     def __init__(self, lower: np.ndarray, upper: np.ndarray, decay: float, smoothing: float) -> None:
         self._lower, self._upper = lower, upper
-        self._decay = decay
+        self._keep = math.exp(-decay)
         self._smoothing = smoothing
         self.reset()
 
     def reset(self) -> None:
         """Forget all predictions: at an episode's start."""
-        self._chunks: list[np.ndarray] = []  # newest first
+        self._said: np.ndarray | None = None  # weighted sums (K, J) of what was said of this tick and the next ones
+        self._weights: np.ndarray | None = None  # (K, 1), what those sums weigh
         self._last: np.ndarray | None = None
 
     def decode(self, chunk: np.ndarray) -> np.ndarray:
         """Add the newest chunk (K, J) and return this tick's target float32 (J,)."""
-        self._chunks.insert(0, chunk)
-        del self._chunks[len(chunk) :]
-        said = np.stack([predicted[age] for age, predicted in enumerate(self._chunks)])
-        weights = np.exp(-self._decay * np.arange(len(said)))
-        target = weights @ said / weights.sum()
+        if self._said is None or self._weights is None:
+            self._said, self._weights = np.zeros(chunk.shape), np.zeros((len(chunk), 1))
+        # A tick has passed: what was said of the next tick is now said of this one, and weighs less.
+        self._said[:-1] = self._keep * self._said[1:]
+        self._weights[:-1] = self._keep * self._weights[1:]
+        self._said[-1] = self._weights[-1] = 0.0
+        self._said += chunk
+        self._weights += 1.0
+        target = self._said[0] / self._weights[0]
         if self._last is not None:
             target = self._smoothing * self._last + (1.0 - self._smoothing) * target
         self._last = target

