@@ -143,8 +143,11 @@ class Listener:
         self._node.create_subscription(DiagnosticArray, "/diagnostics", diagnosed, 10)
 
     def listen(self, until: Any) -> None:
+        from rclpy.task import Future
+
+        never: Any = Future(executor=self._executor)
         while until():
-            self._executor.spin_once(timeout_sec=0.05)
+            self._executor.spin_until_future_complete(never, timeout_sec=0.1)  # as the nodes do; spin_once is slower
 
     def close(self) -> None:
         import rclpy

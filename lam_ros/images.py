@@ -193,13 +193,14 @@ def rgb_from_compressed(message: Any) -> np.ndarray:
 def scale_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """uint8 (H, W, 3) at the policy's ``size`` (width, height); the image itself where it has that size already.
 
-    Each pixel is the mean of the area it covers. Halving first, which OpenCV does ten times faster, leaves little for
-    the exact but slow step to any size.
+    Each axis is halved, pixels to their mean, for as long as that fits; what is left, less than a factor of two, is
+    bilinear. That takes a fraction of OpenCV's exact area step to any size, and skips no pixel either.
     """
     height, width = image.shape[:2]
-    while width >= 2 * size[0] and height >= 2 * size[1] and width % 2 == height % 2 == 0:
-        width, height = width // 2, height // 2
+    while width >= 2 * size[0] or height >= 2 * size[1]:
+        width //= 1 + (width >= 2 * size[0])
+        height //= 1 + (height >= 2 * size[1])
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     if (width, height) == tuple(size):
         return image
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)

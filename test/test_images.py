@@ -137,5 +137,20 @@ def test_scaling_keeps_the_mean_and_the_right_size() -> None:
     np.testing.assert_allclose(small, blocks, atol=0.51)
 
 
+@pytest.mark.parametrize("size", [(640, 480), (1280, 720), (97, 300), (96, 96)])
+def test_no_pixel_is_skipped_in_scaling(size: tuple[int, int]) -> None:
+    width, height = size
+    for _ in range(20):
+        image = np.zeros((height, width, 3), np.uint8)
+        row, column = RNG.integers(height), RNG.integers(width)
+        image[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2] = 255
+        small = scale_image(image, (96, 48)).astype(int)
+        assert small.shape == (48, 96, 3)
+        y, x = np.unravel_index(small[..., 0].argmax(), small.shape[:2])
+        assert small.max() > 0
+        assert abs((y + 0.5) * height / 48 - row - 0.5) <= height / 48 + 1
+        assert abs((x + 0.5) * width / 96 - column - 0.5) <= width / 96 + 1
+
+
 def test_an_image_of_the_right_size_is_not_copied() -> None:
     assert scale_image(RGB, (7, 5)) is RGB

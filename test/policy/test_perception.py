@@ -103,7 +103,9 @@ def test_folding_keeps_the_function(encoder: str) -> None:
     network, images = perception(encoder), pictures(3)
     features, attention = network(images), network.attention(0, images[0, 0])
     network.fold()
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.fill_(torch.nan)  # what is folded looks at it no more
     torch.testing.assert_close(network(images), features, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(network.attention(0, images[0, 0]), attention, atol=1e-3, rtol=1e-3)
 
