@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import cv2
@@ -93,10 +94,16 @@ def test_where_it_looks_is_computed_only_while_someone_subscribes(graph, arm, pe
     assert calls == []
     explained = graph.listen(Image, "lam/explain/front")
     graph.until(lambda: perception._explanations["front"].get_subscription_count())
-    for camera in ("front", "wrist"):
-        arm.publish_frame(camera, STAMP + TICK)
-    graph.until(lambda: explained)
-    assert calls == ["front"]
+    stamps = itertools.count(STAMP + TICK, TICK)
+
+    def next_tick():  # sensor topics are best effort: on a busy machine a frame may be lost
+        stamp = next(stamps)
+        for camera in ("front", "wrist"):
+            arm.publish_frame(camera, stamp)
+        return explained
+
+    graph.until(next_tick)
+    assert set(calls) == {"front"}
     assert rgb_from_image(explained[0]).shape == (96, 96, 3)
 
 
