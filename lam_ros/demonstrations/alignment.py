@@ -235,9 +235,11 @@ def load_dataset(
     if not usable:
         raise EpisodeError(f"none of {len(episodes)} episodes is usable; see `lam episodes list` for their verdicts.")
     for episode in usable:
-        if episode.manifest.robot_digest != robot.digest:
+        # Not the digest: narrower limits or another rate make no demonstration worse, and joints, topics and sizes are
+        # checked where they are read.
+        if episode.manifest.robot != robot.name:
             raise EpisodeError(
-                f"{episode.folder} was recorded with another version of robot {episode.manifest.robot}; "
+                f"{episode.folder} was recorded with the robot {episode.manifest.robot}, not {robot.name}; "
                 "train with the robot YAML it was recorded with."
             )
     demonstrations = []

@@ -180,9 +180,14 @@ def test_a_dataset_takes_what_is_usable(recording: Any, robot: RobotConfig, tmp_
 
 
 def test_a_dataset_of_another_robot_is_refused(recording: Any, robot: RobotConfig) -> None:
-    other = dataclasses.replace(robot, urdf="other.urdf")
-    with pytest.raises(EpisodeError, match="was recorded with another version of robot desk_arm"):
+    other = dataclasses.replace(robot, name="other")
+    with pytest.raises(EpisodeError, match="was recorded with the robot desk_arm, not other"):
         load_dataset([recording.usual(20).sealed()], other, SIZE)
+
+
+def test_a_demonstration_outlives_a_change_of_limits(recording: Any, robot: RobotConfig) -> None:
+    careful = dataclasses.replace(robot, gate=dataclasses.replace(robot.gate, staleness_s=0.05))
+    assert len(load_dataset([recording.usual(20).sealed("success")], careful, SIZE).demonstrations) == 1
 
 
 @pytest.mark.parametrize(("count", "share", "held_out"), [(2, 0.08, 1), (20, 0.1, 2), (3, 0.99, 2)])
