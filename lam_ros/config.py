@@ -108,6 +108,16 @@ class GateConfig:
 
 
 @dataclass(frozen=True)
+class RecorderConfig:
+    """The recorder: how much of the disk (GB) no take may use. A take in progress is sealed before it would."""
+
+    keep_free_gb: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive(self, "keep_free_gb")
+
+
+@dataclass(frozen=True)
 class RobotConfig:
     """Everything the nodes, the dataset and the trainer know of one robot; the order of joints and cameras counts."""
 
@@ -119,6 +129,7 @@ class RobotConfig:
     command: CommandConfig = field(default_factory=CommandConfig)
     policy: PolicyTickConfig = field(default_factory=PolicyTickConfig)
     gate: GateConfig = field(default_factory=GateConfig)
+    recorder: RecorderConfig = field(default_factory=RecorderConfig)
 
     def __post_init__(self) -> None:
         for noun, entries in (("joints", self.joints), ("cameras", self.cameras)):

@@ -45,7 +45,9 @@ def header_stamp_ns(msgtype: str, data: bytes) -> int | None:
 
 
 def header_frame_id(data: bytes) -> str:
-    """The header's frame_id of a serialized message that begins with a header."""
+    """The header's frame_id of a serialized message that begins with a header; empty where the bytes are too few."""
+    if len(data) < 16:
+        return ""
     order = "<I" if data[1] & 1 else ">I"
     (length,) = struct.unpack_from(order, data, 12)
     return data[16 : 16 + max(0, length - 1)].decode("utf-8", "replace")

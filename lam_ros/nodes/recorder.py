@@ -15,6 +15,7 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from lam_ros.demonstrations.episode import EpisodeWriter, Outcome, Topic, recover_partials
+from lam_ros.demonstrations.storage import GIGABYTE, Room, room_for_takes
 from lam_ros.demonstrations.wire import header_frame_id
 from lam_ros.errors import ConfigError, EpisodeError
 from lam_ros.nodes.base import ERROR, OK, LamNode, resolve
@@ -23,6 +24,7 @@ from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES
 DEPTH = 1000  # of the subscriptions: room for the longest pause of a busy machine
 QUEUE_MESSAGES = 20_000
 MATCH_PERIOD_S = 0.2
+DISK_PERIOD_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,9 @@ class RecorderNode(LamNode):
         self._subscribed: dict[str, Any] = {}
         self._queue: queue.Queue[tuple[str, bytes, int] | None] = queue.Queue(QUEUE_MESSAGES)
         self._matcher = self.create_timer(MATCH_PERIOD_S, self._match, clock=self._steady)
+        self._room = Room(0, 0, None)
+        self._watch_disk()
+        self._disk_watcher = self.create_timer(DISK_PERIOD_S, self._watch_disk, clock=self._steady)
         self._services_made = [
             self.create_service(Trigger, f"recorder/{name}", partial(self._serve, action))
             for name, action in {
@@ -75,6 +80,7 @@ class RecorderNode(LamNode):
             if wanted.required:
                 self.need("publishes", topic, partial(self._subscribed.__contains__, topic))
         self.figure("episodes sealed", lambda: self._sealed)
+        self.figure("room", lambda: self._room)
         self.figure("recording", lambda: self._writer.name if self._writer else "no")
 
     def _topics(self) -> dict[str, _Wanted]:
@@ -122,6 +128,25 @@ class RecorderNode(LamNode):
             if self._writer is not None:
                 self._writer.add_topic(described)
 
+    def _watch_disk(self) -> None:
+        """Note the room that is left; a take in progress is sealed while there is still room to seal it."""
+        keep_gb = self.robot.recorder.keep_free_gb
+        try:
+            self._room = room_for_takes(self._dataset, round(keep_gb * GIGABYTE))
+        except OSError as error:
+            self.note("disk", ERROR, f"{self._dataset} cannot be looked at: {error}")
+            return
+        if self._room.usable_bytes > 0:
+            self.note("disk", OK, str(self._room))
+            return
+        self.note("disk", ERROR, f"{self._room}; recorder.keep_free_gb is {keep_gb:g}: free some space.")
+        if self._writer is not None:
+            try:
+                sealed = self._stop_take()
+                self.note("recording", ERROR, f"{sealed} was sealed early, before the disk is full.")
+            except EpisodeError as error:
+                self.note("recording", ERROR, str(error))
+
     def _missing(self) -> list[str]:
         return [topic for topic, wanted in self._wanted.items() if wanted.required and topic not in self._subscribed]
 
@@ -168,6 +193,9 @@ class RecorderNode(LamNode):
         missing = self._missing()
         if missing:
             raise EpisodeError(f"nobody publishes {', '.join(missing)}; start the robot and the gate, then try again.")
+        self._watch_disk()
+        if self._room.usable_bytes <= 0:
+            raise EpisodeError(f"no take starts: {self._status['disk'][1]}")
         writer = EpisodeWriter(self._dataset, self.robot.name, self.robot.digest, self.parameter("task"))
         for _, topic in self._subscribed.values():
             writer.add_topic(topic)
@@ -225,3 +253,4 @@ class RecorderNode(LamNode):
         for service in self._services_made:
             self.destroy_service(service)
         self.destroy_timer(self._matcher)
+        self.destroy_timer(self._disk_watcher)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from sensor_msgs.msg import Image, JointState
@@ -127,3 +129,23 @@ def test_what_a_crash_left_is_set_aside_with_a_reason(graph, dataset):
     aside = dataset / "episode_000004.set_aside"
     assert "before it was sealed" in (aside / "reason.txt").read_text()
     assert (aside / "episode_000004_0.mcap").read_bytes() == b"torn"
+
+
+def test_a_take_is_sealed_before_the_disk_is_full_and_no_other_begins(
+    graph, arm, robot, recorder, commands, dataset, monkeypatch
+):
+    assert graph.ask(Trigger, "recorder/start").success
+    play(graph, arm, robot, commands, ticks=5)
+    graph.until(lambda: written(recorder) == 5 * 8)
+    usage = shutil.disk_usage(dataset)._replace(free=999_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    graph.until(graph.said("recorder", "1.0 GB free, room for about 0 more takes; recorder.keep_free_gb is 1"))
+    (episode,) = list_episodes(dataset)
+    episode.verify()
+    assert episode.manifest.topics["/joint_states"].count == 25
+    assert not graph.ask(Trigger, "recorder/stop").success
+    answer = graph.ask(Trigger, "recorder/start")
+    assert not answer.success
+    assert "no take starts" in answer.message
+    monkeypatch.undo()
+    assert graph.ask(Trigger, "recorder/start").success
