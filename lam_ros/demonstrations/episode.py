@@ -171,8 +171,8 @@ class EpisodeWriter:
             EpisodeError: the disk does not take it; what was written before stays readable.
         """
         channel = self._channels[topic]
-        # A stamp of zero means "now" to trajectory controllers.
-        stamp = header_stamp_ns(channel.topic.msgtype, data)
+        # A stamp of zero means "now" to trajectory controllers; one before 1970 means nothing, and MCAP cannot hold it.
+        stamp = max(0, header_stamp_ns(channel.topic.msgtype, data) or 0)
         channel.sequence += 1
         try:
             self._writer.add_message(channel.id, received_ns, data, stamp or received_ns, channel.sequence)

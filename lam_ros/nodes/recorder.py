@@ -169,10 +169,12 @@ class RecorderNode(LamNode):
                 continue
             try:
                 writer.write(topic, data, received_ns)
+                if topic.endswith("lam/command"):
+                    writer.count_driver(header_frame_id(data))
             except EpisodeError as error:
                 self._broken = str(error)
-            if topic.endswith("lam/command"):
-                writer.count_driver(header_frame_id(data))
+            except Exception as error:  # a dead thread would leave the queue to fill up and the take to be lost
+                self._broken = f"{topic} could not be written, a fault of lam_ros: {error!r}; {writer.name} is kept."
 
     # Services
 

@@ -1,0 +1,241 @@
+"""Damaged and hostile files against every reader: only lam_ros's own errors, no hang, no memory blow-up.
+
+    python benchmarks/hostile_files.py [--inputs 10000] [--seed 0] [--json FILE]
+
+Each input is one whole file with random damage: cut short, bits flipped, pieces inserted or repeated, lengths replaced
+by hostile ones. Readers: the recorded bag, its messages (a sound bag around damaged messages) through alignment, the
+manifest, a checkpoint, a robot YAML.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import signal
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from lam_ros.config import RobotConfig, load_robot
+from lam_ros.contract import Contract
+from lam_ros.demonstrations.alignment import align
+from lam_ros.demonstrations.episode import MANIFEST, Episode, EpisodeWriter, Topic, open_episode, read_messages
+from lam_ros.demonstrations.wire import typestore
+from lam_ros.errors import LamError
+from lam_ros.policy.checkpoint import CheckpointInfo, load_policy, save_checkpoint
+from lam_ros.policy.configuration import PolicyConfig
+from lam_ros.policy.policy import PolicyNetwork
+from lam_ros.share import share_path
+
+SLOWEST_S = 20  # an input that takes longer counts as a hang
+HOSTILE = (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+HOSTILE_LONG = (2**40, 2**62, 2**63 - 1, 2**64 - 1)
+IMAGE, JOINTS = "sensor_msgs/msg/Image", "sensor_msgs/msg/JointState"
+
+
+def damage(data: bytes, rng: np.random.Generator) -> bytes:
+    """One to three random damages."""
+    changed = bytearray(data)
+    for _ in range(rng.integers(1, 4)):
+        if not changed:
+            break
+        at = int(rng.integers(len(changed)))
+        kind = rng.integers(6)
+        if kind == 0:
+            del changed[at:]
+        elif kind == 1:
+            changed[at] ^= 1 << int(rng.integers(8))
+        elif kind == 2:
+            changed[at : at + 4] = int(rng.choice(HOSTILE)).to_bytes(4, "little")
+        elif kind == 3:
+            changed[at : at + 8] = HOSTILE_LONG[rng.integers(len(HOSTILE_LONG))].to_bytes(8, "little")
+        elif kind == 4:
+            changed[at:at] = rng.bytes(int(rng.integers(1, 64)))
+        else:
+            end = at + int(rng.integers(1, 256))
+            changed[at:end] = changed[:at][-256:]
+    return bytes(changed)
+
+
+def _messages(robot: RobotConfig) -> list[tuple[str, str, bytes, int]]:
+    """(topic, type, serialized, ns) of a demonstration of four ticks."""
+    types, made = typestore().types, []
+
+    def add(topic: str, msgtype: str, stamp_ns: int, *fields: Any, frame_id: str = "") -> None:
+        stamp = types["builtin_interfaces/msg/Time"](sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+        message = types[msgtype](types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame_id), *fields)
+        made.append((topic, msgtype, bytes(typestore().serialize_cdr(message, msgtype)), stamp_ns))
+
+    nothing, joints = np.zeros(0), list(robot.joint_names)
+    for tick in range(4):
+        stamp_ns = 10**9 + tick * 50_000_000
+        add("/joint_states", JOINTS, stamp_ns, joints, np.zeros(len(joints)), nothing, nothing)
+        for camera in robot.cameras.values():
+            pixels = np.zeros(camera.height * camera.width * 3, np.uint8)
+            shape = (camera.height, camera.width, "rgb8", 0, 3 * camera.width)
+            add(f"/{camera.topic}", IMAGE, stamp_ns, *shape, pixels)
+        add("/lam/command", JOINTS, stamp_ns, joints, np.zeros(len(joints)), nothing, nothing, frame_id="teleop")
+    return made
+
+
+def _write(dataset: Path, robot: RobotConfig, messages: list[tuple[str, str, bytes, int]]) -> Episode:
+    writer = EpisodeWriter(dataset, robot.name, robot.digest, "fuzz")
+    for topic, msgtype in {topic: msgtype for topic, msgtype, _, _ in messages}.items():
+        writer.add_topic(Topic(topic, msgtype))
+    for topic, _, data, stamp_ns in messages:
+        writer.write(topic, data, stamp_ns)
+    return open_episode(writer.seal("success"))
+
+
+class Targets:
+    """One sound file for each reader, and a way to read a damaged copy."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._robot_file = share_path("config/desk_arm.yaml")
+        self.robot = load_robot(self._robot_file)
+        self._sound = _messages(self.robot)
+        self._episode = _write(folder / "sound", self.robot, self._sound)
+        contract, config = Contract.of(self.robot), PolicyConfig(hidden_size=8, chunk=1)
+        self._checkpoint = folder / "sound.safetensors"
+        info = CheckpointInfo(contract, config, self.robot.name, "fuzz", "none")
+        save_checkpoint(self._checkpoint, PolicyNetwork(config, contract), info)
+        self.readers: dict[str, Callable[[np.random.Generator], None]] = {
+            "bag": self.bag,
+            "messages": self.messages,
+            "manifest": self.manifest,
+            "checkpoint": self.checkpoint,
+            "robot YAML": self.robot_yaml,
+        }
+
+    def _copy(self, source: Path, rng: np.random.Generator) -> Path:
+        path = self.folder / f"damaged{source.suffix}"
+        path.write_bytes(damage(source.read_bytes(), rng))
+        return path
+
+    def bag(self, rng: np.random.Generator) -> None:
+        for _ in read_messages(self._copy(self._episode.bag, rng)):
+            pass
+
+    def messages(self, rng: np.random.Generator) -> None:
+        hostile = list(self._sound)
+        for _ in range(rng.integers(1, 4)):
+            index = int(rng.integers(len(hostile)))
+            topic, msgtype, data, stamp_ns = hostile[index]
+            # Most of an image are pixels, which may have any value; what can hurt stands before and after them.
+            hostile[index] = (topic, msgtype, damage(data[:96], rng) + data[96:], stamp_ns)
+        with tempfile.TemporaryDirectory(dir=self.folder) as dataset:
+            align(_write(Path(dataset), self.robot, hostile), self.robot, (96, 96), "lam/command")
+
+    def manifest(self, rng: np.random.Generator) -> None:
+        folder = self.folder / self._episode.folder.name
+        folder.mkdir(exist_ok=True)
+        (folder / MANIFEST).write_bytes(damage((self._episode.folder / MANIFEST).read_bytes(), rng))
+        open_episode(folder).verify()
+
+    def checkpoint(self, rng: np.random.Generator) -> None:
+        load_policy(self._copy(self._checkpoint, rng), self.robot)
+
+    def robot_yaml(self, rng: np.random.Generator) -> None:
+        load_robot(self._copy(self._robot_file, rng))
+
+
+@dataclass
+class Result:
+    """What the readers made of their inputs.
+
+    Attributes:
+        refused, read: inputs by reader, refused with a LamError or read as if nothing were wrong.
+        faults: tracebacks of every other exception, hangs among them.
+        slowest_s: the slowest input.
+        grown_mb: how much the process's peak memory grew.
+    """
+
+    refused: Counter[str] = field(default_factory=Counter)
+    read: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    slowest_s: float = 0.0
+    grown_mb: float = 0.0
+
+
+def _hang(number: int, frame: FrameType | None) -> None:
+    raise TimeoutError(f"an input took more than {SLOWEST_S} s")
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def campaign(inputs: int, seed: int, progress: Callable[[range], Any] = lambda numbers: numbers) -> Result:
+    """Give every reader its share of ``inputs`` damaged files, the same for the same seed."""
+    result = Result()
+    with tempfile.TemporaryDirectory() as folder:
+        targets = Targets(Path(folder))
+        names = list(targets.readers)
+        before_mb = _peak_mb()
+        previous = signal.signal(signal.SIGALRM, _hang)
+        try:
+            for number in progress(range(inputs)):
+                name = names[number % len(names)]
+                start = time.perf_counter()
+                signal.alarm(SLOWEST_S)
+                try:
+                    targets.readers[name](np.random.default_rng([seed, number]))
+                    result.read[name] += 1
+                except LamError:
+                    result.refused[name] += 1
+                except BaseException as error:
+                    if isinstance(error, KeyboardInterrupt):
+                        raise
+                    result.faults.append(f"{name}, seed {seed}, input {number}:\n{traceback.format_exc()}")
+                finally:
+                    signal.alarm(0)
+                result.slowest_s = max(result.slowest_s, time.perf_counter() - start)
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+        result.grown_mb = _peak_mb() - before_mb
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", type=int, default=10_000, help="damaged files, over all readers")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    arguments = parser.parse_args()
+    console = Console()
+    result = campaign(arguments.inputs, arguments.seed, lambda numbers: track(numbers, "reading", console=console))
+    table = Table("reader", "refused", "read", title=f"{arguments.inputs} damaged files, {len(result.faults)} faults")
+    for name in sorted({*result.refused, *result.read}):
+        table.add_row(name, str(result.refused[name]), str(result.read[name]))
+    console.print(table)
+    for fault in result.faults[:10]:
+        console.print(fault, markup=False)
+    figures = {
+        "inputs": arguments.inputs,
+        "faults": len(result.faults),
+        "refused": dict(result.refused),
+        "read": dict(result.read),
+        "slowest_s": round(result.slowest_s, 3),
+        "peak_memory_growth_mb": round(result.grown_mb, 1),
+    }
+    print(json.dumps(figures, indent=2))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2))
+    raise SystemExit(bool(result.faults))
+
+
+if __name__ == "__main__":
+    main()

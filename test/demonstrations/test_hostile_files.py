@@ -1,0 +1,45 @@
+"""Damaged files never give anything but the project's own errors; benchmarks/hostile_files.py runs many more."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "hostile_files.py"
+
+
+@pytest.fixture(scope="module")
+def hostile() -> Any:
+    spec = importlib.util.spec_from_file_location("hostile_files", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_damaged_files_are_refused_or_read_and_nothing_else(hostile: Any) -> None:
+    result = hostile.campaign(inputs=200, seed=1)
+    assert not result.faults, result.faults[0]
+    assert sum(result.refused.values()) + sum(result.read.values()) == 200
+    assert all(result.refused[name] > 0 for name in ("bag", "messages", "manifest", "checkpoint", "robot YAML"))
+    assert result.grown_mb < 500
+
+
+def test_damage_changes_the_file_and_follows_its_seed(hostile: Any) -> None:
+    sound = bytes(range(256)) * 8
+    changed = [hostile.damage(sound, np.random.default_rng(seed)) for seed in range(50)]
+    assert sum(data != sound for data in changed) >= 48
+    assert changed == [hostile.damage(sound, np.random.default_rng(seed)) for seed in range(50)]
+
+
+def test_a_stamp_before_1970_does_not_stop_a_recording(recording: Any, messages: Any) -> None:
+    recording.writer.write("/joint_states", messages.joint_state(-5_000_000_000, [0.0] * 7), 1_000_000)
+    episode = recording.usual().sealed()
+    assert episode.manifest.topics["/joint_states"].count == 31
