@@ -35,7 +35,7 @@ setup(
     data_files=data_files(),
     zip_safe=True,
     install_requires=[
-        "mcap>=1.2",
+        "mcap>=1.6",
         "numpy>=1.24",
         "opencv-python>=4.6",
         "PyYAML>=6.0",

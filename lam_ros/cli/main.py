@@ -251,6 +251,22 @@ def list_command(folder: Annotated[Path, typer.Argument(help="Folder of episodes
         console.print(table)
 
 
+@episodes_app.command("repair")
+def repair_command(folder: Annotated[Path, typer.Argument(help="Folder of episodes.")]) -> None:
+    """Seal again what can be read of recordings that a crash, or a full disk, ended before they were sealed."""
+    from lam_ros.demonstrations.repair import leftovers, recover
+    from lam_ros.errors import EpisodeError
+
+    with friendly_errors():
+        if not folder.is_dir():
+            raise EpisodeError(f"{folder} is no folder of episodes; check the path.")
+        found = [recover(leftover) for leftover in leftovers(folder, set_aside_too=True)]
+        for leftover in found:
+            console.print(f"{leftover.folder}: {leftover.sentence}")
+        sealed = sum(leftover.is_sealed for leftover in found)
+        console.print(f"{sealed} of {len(found)} leftovers are sealed again.")
+
+
 @episodes_app.command("verify")
 def verify_command(folder: Annotated[Path, typer.Argument(help="Folder of episodes.")]) -> None:
     """Check every file of every sealed episode against its hash."""

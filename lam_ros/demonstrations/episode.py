@@ -7,12 +7,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,17 +23,18 @@ from typing import Any, Literal
 
 import yaml
 from mcap.reader import make_reader
-from mcap.stream_reader import StreamReader
 from mcap.writer import CompressionType, Writer
 
 from lam_ros.config import from_mapping
 from lam_ros.demonstrations.verdict import TopicMeter, TopicReport, Verdict, judge
-from lam_ros.demonstrations.wire import definition, header_stamp_ns
+from lam_ros.demonstrations.wire import definition, header_frame_id, header_stamp_ns
 from lam_ros.errors import ConfigError, EpisodeError
 
 SCHEMA = "lam_ros.episode/1"
 MANIFEST = "episode.json"
+ABOUT = "lam_ros"  # the bag's metadata record that says what is recorded: without it no crash could be repaired
 CHUNK_BYTES = 1 << 20
+FLUSH_S = 0.5  # what is not flushed is lost when the recorder is killed
 _NAME = re.compile(r"episode_(\d{6,})")
 Outcome = Literal["success", "failure", "unmarked"]
 
@@ -127,28 +131,33 @@ class EpisodeWriter:
         dataset: the folder of episodes; made if needed.
         robot, robot_digest: name and digest of the robot YAML.
         task: what is demonstrated, in words.
+        name: of the episode; by default the next one.
 
     Raises:
         EpisodeError: the folder cannot be made.
     """
 
-    def __init__(self, dataset: Path, robot: str, robot_digest: str, task: str) -> None:
+    def __init__(self, dataset: Path, robot: str, robot_digest: str, task: str, name: str | None = None) -> None:
         self._robot, self._robot_digest, self._task = robot, robot_digest, task
         self._channels: dict[str, _Channel] = {}
         self._schemas: dict[str, int] = {}
         self._drivers: dict[str, int] = {}
         try:
             dataset.mkdir(parents=True, exist_ok=True)
-            self.name = next_episode_name(dataset)
+            self.name = name or next_episode_name(dataset)
             self.folder = dataset / f"{self.name}.partial"
             self.folder.mkdir()
             self._file = (self.folder / f"{self.name}_0.mcap").open("wb")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # whoever repairs must leave it alone
         except OSError as error:
             raise EpisodeError(
                 f"{dataset} cannot take a new episode: {error}. Check its path and permissions."
             ) from None
         self._writer = Writer(self._file, chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD)
         self._writer.start(profile="ros2", library="lam_ros")
+        self._writer.add_metadata(ABOUT, {"robot": robot, "robot_digest": robot_digest, "task": task})
+        self._writer.flush()
+        self._flushed_s = time.monotonic()
         self._start_ns: int | None = None
         self._end_ns = 0
 
@@ -160,7 +169,10 @@ class EpisodeWriter:
             text, _ = definition(topic.msgtype)
             self._schemas[topic.msgtype] = self._writer.register_schema(topic.msgtype, "ros2msg", text.encode())
         channel = self._writer.register_channel(
-            topic.name, "cdr", self._schemas[topic.msgtype], {"offered_qos_profiles": topic.qos_yaml()}
+            topic.name,
+            "cdr",
+            self._schemas[topic.msgtype],
+            {"offered_qos_profiles": topic.qos_yaml(), ABOUT: json.dumps(dataclasses.asdict(topic))},
         )
         self._channels[topic.name] = _Channel(topic, channel, TopicMeter(topic.expected_hz))
 
@@ -176,15 +188,17 @@ class EpisodeWriter:
         channel.sequence += 1
         try:
             self._writer.add_message(channel.id, received_ns, data, stamp or received_ns, channel.sequence)
+            if time.monotonic() - self._flushed_s > FLUSH_S:
+                self._writer.flush()
+                self._flushed_s = time.monotonic()
         except OSError as error:
             raise EpisodeError(f"{self.folder} cannot be written: {error}. Free some space and record again.") from None
         channel.meter.add(stamp or received_ns, bool(stamp))
+        if topic.endswith("lam/command"):
+            driver = header_frame_id(data)
+            self._drivers[driver] = self._drivers.get(driver, 0) + 1
         self._start_ns = received_ns if self._start_ns is None else self._start_ns
         self._end_ns = max(self._end_ns, received_ns)
-
-    def count_driver(self, driver: str) -> None:
-        """Note who a command on ``lam/command`` came from."""
-        self._drivers[driver] = self._drivers.get(driver, 0) + 1
 
     def count_lost(self, topic: str, messages: int) -> None:
         """Note messages of a topic that were lost before they could be written."""
@@ -194,8 +208,13 @@ class EpisodeWriter:
     def messages(self) -> int:
         return sum(channel.meter.count for channel in self._channels.values())
 
-    def seal(self, outcome: Outcome, required: tuple[str, ...] = ()) -> Path:
+    def seal(self, outcome: Outcome, required: tuple[str, ...] = (), findings: tuple[str, ...] = ()) -> Path:
         """Close, flush to disk, reopen and verify, write the manifest and rename.
+
+        Args:
+            outcome: as the demonstrator marked it.
+            required: topics without which an episode is worthless.
+            findings: what else is known against it; the verdict is then WARN at best.
 
         Returns:
             The sealed folder.
@@ -222,7 +241,7 @@ class EpisodeWriter:
                 self._robot_digest,
                 self._drivers,
                 reports,
-                judge(reports, required),
+                judge(reports, required, findings),
                 {file.name: sha256_of(file) for file in (bag, self.folder / "metadata.yaml")},
             )
             (self.folder / MANIFEST).write_text(json.dumps(dataclasses.asdict(manifest), indent=2))
@@ -280,9 +299,14 @@ class EpisodeWriter:
         }
         return yaml.safe_dump({"rosbag2_bagfile_information": information}, sort_keys=False)
 
+    def abandon(self) -> None:
+        """Let go of an episode that cannot be sealed; its `.partial` folder stays, for ``repair``."""
+        with contextlib.suppress(OSError):  # what is still buffered may not fit on the disk
+            self._file.close()
+
     def discard(self) -> None:
         """Delete the unfinished episode: only when the user says so."""
-        self._file.close()
+        self.abandon()
         shutil.rmtree(self.folder)
 
 
@@ -353,31 +377,3 @@ def list_episodes(dataset: Path) -> list[Episode]:
         raise EpisodeError(f"{dataset} is no folder of episodes; record some with `lam record --out {dataset}`.")
     folders = [entry for entry in dataset.iterdir() if entry.is_dir() and _NAME.fullmatch(entry.name)]
     return [open_episode(folder) for folder in sorted(folders, key=lambda f: int(f.name.split("_")[1]))]
-
-
-def recover_partials(dataset: Path) -> list[tuple[Path, str]]:
-    """Set aside what a crash left: each `.partial` becomes `.set_aside`, with its readable message count as the reason.
-
-    Returns:
-        The folders set aside, each with a sentence.
-    """
-    found = []
-    for folder in sorted(dataset.glob("episode_*.partial")):
-        readable = sum(_readable_messages(bag) for bag in folder.glob("*.mcap"))
-        reason = f"recording ended before it was sealed; {readable} messages are readable."
-        aside = folder.with_suffix(".set_aside")
-        (folder / "reason.txt").write_text(reason + "\n")
-        folder.rename(aside)
-        found.append((aside, reason))
-    return found
-
-
-def _readable_messages(bag: Path) -> int:
-    count = 0
-    try:
-        with bag.open("rb") as file:
-            for record in StreamReader(file, skip_magic=False).records:
-                count += type(record).__name__ == "Message"
-    except Exception:
-        return count
-    return count

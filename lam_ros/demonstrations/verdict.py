@@ -77,10 +77,10 @@ class Verdict:
     findings: tuple[str, ...] = ()
 
 
-def judge(topics: dict[str, TopicReport], required: tuple[str, ...]) -> Verdict:
-    """Judge an episode from its topics; those ``required`` must be there."""
+def judge(topics: dict[str, TopicReport], required: tuple[str, ...], findings: tuple[str, ...] = ()) -> Verdict:
+    """Judge an episode from its topics; those ``required`` must be there; ``findings`` are warnings known before."""
     fails: list[str] = []
-    warns: list[str] = []
+    warns: list[str] = [*findings]
     for topic in required:
         if topic not in topics or topics[topic].count == 0:
             fails.append(f"{topic} never arrived.")

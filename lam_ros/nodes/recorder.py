@@ -14,9 +14,9 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
-from lam_ros.demonstrations.episode import EpisodeWriter, Outcome, Topic, recover_partials
+from lam_ros.demonstrations.episode import EpisodeWriter, Outcome, Topic
+from lam_ros.demonstrations.repair import leftovers, recover
 from lam_ros.demonstrations.storage import GIGABYTE, Room, room_for_takes
-from lam_ros.demonstrations.wire import header_frame_id
 from lam_ros.errors import ConfigError, EpisodeError
 from lam_ros.nodes.base import ERROR, OK, LamNode, resolve
 from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES
@@ -53,8 +53,9 @@ class RecorderNode(LamNode):
         if not self.parameter("dataset"):
             raise ConfigError("the parameter dataset is empty; give the folder that episodes go to.")
         self._dataset = resolve(self.parameter("dataset"))
-        for folder, reason in recover_partials(self._dataset):
-            self.get_logger().warning(f"{folder}: {reason}")
+        for leftover in leftovers(self._dataset):
+            found = recover(leftover)
+            self.get_logger().warning(f"{found.folder}: {found.sentence}")
         self._writer: EpisodeWriter | None = None
         self._outcome: Outcome = "unmarked"
         self._broken: str | None = None
@@ -136,6 +137,8 @@ class RecorderNode(LamNode):
         except OSError as error:
             self.note("disk", ERROR, f"{self._dataset} cannot be looked at: {error}")
             return
+        if self._broken and self._writer is not None:
+            self.note("recording", ERROR, self._broken)
         if self._room.usable_bytes > 0:
             self.note("disk", OK, str(self._room))
             return
@@ -169,8 +172,6 @@ class RecorderNode(LamNode):
                 continue
             try:
                 writer.write(topic, data, received_ns)
-                if topic.endswith("lam/command"):
-                    writer.count_driver(header_frame_id(data))
             except EpisodeError as error:
                 self._broken = str(error)
             except Exception as error:  # a dead thread would leave the queue to fill up and the take to be lost
@@ -218,10 +219,14 @@ class RecorderNode(LamNode):
 
     def _stop_take(self) -> str:
         writer = self._end_take()
-        if self._broken:
-            raise EpisodeError(self._broken)
         required = tuple(topic for topic, wanted in self._wanted.items() if wanted.required)
-        sealed = writer.seal(self._outcome, required)
+        try:
+            if self._broken:
+                raise EpisodeError(self._broken)
+            sealed = writer.seal(self._outcome, required)
+        except EpisodeError as error:
+            writer.abandon()
+            raise EpisodeError(f"{error} `lam episodes repair` seals what was written.") from None
         self._sealed += 1
         self.note("recording", OK, f"sealed {sealed.name}")
         return str(sealed)

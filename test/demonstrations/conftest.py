@@ -71,7 +71,6 @@ class Recording:
     def command(self, at_ms: float, value: float, driver: str = "teleop") -> None:
         stamp = round(at_ms * MS)
         self.writer.write("/lam/command", self._messages.joint_state(stamp, [value] * 7, driver), stamp + MS)
-        self.writer.count_driver(driver)
 
     def usual(self, ticks: int = 6, start_ms: int = 1000) -> Recording:
         """Both cameras at 20 Hz, states at 100 Hz and an answer 5 ms after each tick."""

@@ -19,7 +19,6 @@ from lam_ros.demonstrations.episode import (
     next_episode_name,
     open_episode,
     read_messages,
-    recover_partials,
 )
 from lam_ros.errors import EpisodeError
 
@@ -231,27 +230,3 @@ def test_discarding_leaves_nothing_behind(recording: Any, tmp_path: Path) -> Non
     recording.usual()
     recording.writer.discard()
     assert list((tmp_path / "data").iterdir()) == []
-
-
-def test_what_a_crash_leaves_is_set_aside_with_a_reason(tmp_path: Path, robot: RobotConfig, messages: Any) -> None:
-    rng = np.random.default_rng(0)
-    writer = EpisodeWriter(tmp_path, "desk_arm", robot.digest, "wave")
-    writer.add_topic(Topic(FRONT, "sensor_msgs/msg/Image", 20.0))
-    for n in range(90):  # random pixels do not compress: two whole chunks of 1 MB, and one in the making
-        noise = rng.integers(0, 256, (96, 96, 3), dtype=np.uint8)
-        writer.write(FRONT, messages.image(n * 50 * MS, noise), n * 50 * MS)
-    crashed = tmp_path / "episode_000000.partial"
-    ((aside, reason),) = recover_partials(tmp_path)
-    assert aside == tmp_path / "episode_000000.set_aside"
-    assert not crashed.exists()
-    count = int(reason.split(";")[1].split()[0])
-    assert 60 <= count < 90
-    assert (aside / "reason.txt").read_text().strip() == reason
-    assert next_episode_name(tmp_path) == "episode_000001"
-    assert recover_partials(tmp_path) == []
-
-
-def test_recovery_leaves_sealed_episodes_alone(recording: Any, tmp_path: Path) -> None:
-    episode = recording.usual().sealed()
-    assert recover_partials(tmp_path / "data") == []
-    episode.verify()
