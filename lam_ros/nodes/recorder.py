@@ -22,7 +22,7 @@ from lam_ros.nodes.base import ERROR, OK, LamNode, resolve
 from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES
 
 DEPTH = 1000  # of the subscriptions: room for the longest pause of a busy machine
-QUEUE_MESSAGES = 20_000
+BACKLOG_BYTES = 512 << 20  # received and not yet written; by bytes, since an image is 10,000 joint states
 MATCH_PERIOD_S = 0.2
 DISK_PERIOD_S = 1.0
 
@@ -62,7 +62,9 @@ class RecorderNode(LamNode):
         self._sealed = 0
         self._wanted = self._topics()
         self._subscribed: dict[str, Any] = {}
-        self._queue: queue.Queue[tuple[str, bytes, int] | None] = queue.Queue(QUEUE_MESSAGES)
+        self._queue: queue.SimpleQueue[tuple[str, bytes, int] | None] = queue.SimpleQueue()
+        self._backlog_bytes = 0
+        self._backlog_lock = threading.Lock()
         self._matcher = self.create_timer(MATCH_PERIOD_S, self._match, clock=self._steady)
         self._room = Room(0, 0, None)
         self._watch_disk()
@@ -81,6 +83,7 @@ class RecorderNode(LamNode):
             if wanted.required:
                 self.need("publishes", topic, partial(self._subscribed.__contains__, topic))
         self.figure("episodes sealed", lambda: self._sealed)
+        self.figure("backlog in MB", lambda: self._backlog_bytes >> 20)
         self.figure("room", lambda: self._room)
         self.figure("recording", lambda: self._writer.name if self._writer else "no")
 
@@ -156,10 +159,14 @@ class RecorderNode(LamNode):
     def _on_message(self, topic: str, data: bytes) -> None:
         if self._writer is None:
             return
-        try:
-            self._queue.put_nowait((topic, data, self.get_clock().now().nanoseconds))
-        except queue.Full:
+        with self._backlog_lock:
+            fits = self._backlog_bytes + len(data) <= BACKLOG_BYTES
+            self._backlog_bytes += len(data) if fits else 0
+        if fits:
+            self._queue.put((topic, data, self.get_clock().now().nanoseconds))
+        else:
             self._writer.count_lost(topic, 1)
+            self.note("backlog", ERROR, f"the disk is too slow; messages of {topic} are lost, and counted.")
 
     def _on_lost(self, topic: str, event: Any) -> None:
         if self._writer is not None:
@@ -168,6 +175,8 @@ class RecorderNode(LamNode):
     def _write_all(self, writer: EpisodeWriter) -> None:
         while (entry := self._queue.get()) is not None:
             topic, data, received_ns = entry
+            with self._backlog_lock:
+                self._backlog_bytes -= len(data)
             if self._broken:
                 continue
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from sensor_msgs.msg import Image, JointState
 from std_srvs.srv import Trigger
 
 from lam_ros.demonstrations.alignment import TickAssembler, align
-from lam_ros.demonstrations.episode import list_episodes, open_episode
+from lam_ros.demonstrations.episode import EpisodeWriter, list_episodes, open_episode
 from lam_ros.images import rgb_from_image
+from lam_ros.nodes import recorder as module
 from lam_ros.nodes.joints import joint_message
 from lam_ros.nodes.recorder import RecorderNode
 
@@ -149,3 +151,26 @@ def test_a_take_is_sealed_before_the_disk_is_full_and_no_other_begins(
     assert "no take starts" in answer.message
     monkeypatch.undo()
     assert graph.ask(Trigger, "recorder/start").success
+
+
+def test_a_backlog_that_is_full_loses_by_count_and_says_so(graph, arm, robot, recorder, commands, dataset, monkeypatch):
+    monkeypatch.setattr(module, "BACKLOG_BYTES", 60_000)  # two frames of 27 kB, and some joint states
+    go_on, write = threading.Event(), EpisodeWriter.write
+    monkeypatch.setattr(EpisodeWriter, "write", lambda *arguments: go_on.wait(20) and write(*arguments))
+    assert graph.ask(Trigger, "recorder/start").success
+    play(graph, arm, robot, commands, ticks=10)
+    graph.until(graph.said("recorder", "the disk is too slow; messages of /camera/"))
+
+    def all_arrived():
+        lost = sum(channel.meter.lost for channel in recorder._writer._channels.values())
+        return lost + recorder._queue.qsize() + 1 == 80  # one is in the hands of the writer
+
+    graph.until(all_arrived)
+    go_on.set()
+    graph.until(lambda: recorder._backlog_bytes == 0)
+    assert graph.ask(Trigger, "recorder/stop").success
+    (episode,) = list_episodes(dataset)
+    cameras = [episode.manifest.topics[f"/{camera.topic}"] for camera in robot.cameras.values()]
+    assert 2 <= sum(report.count for report in cameras) <= 3
+    assert sum(report.count + report.lost for report in cameras) == 20
+    assert episode.manifest.verdict.grade == "FAIL"
