@@ -76,7 +76,9 @@ class Conductor:
         Raises:
             BringUpError: it is not there, or it says no.
         """
-        client = self._clients.setdefault(service, self._node.create_client(Trigger, service))
+        if service not in self._clients:
+            self._clients[service] = self._node.create_client(Trigger, service)
+        client = self._clients[service]
         self._until(client.service_is_ready, READY_S, f"the service {service}")
         future = client.call_async(Trigger.Request())
         self._until(future.done, READY_S, f"an answer of {service}")
