@@ -230,8 +230,10 @@ class EpisodeWriter:
             self._file.close()
             self._verify_counts(bag)
             (self.folder / "metadata.yaml").write_text(self._metadata(bag.name))
-            end_ns = max((channel.meter.last_ns for channel in self._channels.values()), default=0)
-            reports = {name: channel.meter.report(end_ns) for name, channel in self._channels.items()}
+            meters = {name: channel.meter for name, channel in self._channels.items()}
+            firsts = [m.first_ns for m in meters.values() if m.expected_hz and m.first_ns is not None]
+            end_ns = max((meter.last_ns for meter in meters.values()), default=0)
+            reports = {name: meter.report(min(firsts, default=None), end_ns) for name, meter in meters.items()}
             manifest = Manifest(
                 SCHEMA,
                 self.name,

@@ -9,6 +9,7 @@ from lam_ros.contract import NANOSECONDS
 
 Grade = Literal["PASS", "WARN", "FAIL"]
 WARN_RATE, FAIL_RATE = 0.9, 0.5  # of the expected rate
+WARN_LATE_S = 2.0
 WARN_GAP, FAIL_GAP = 3.0, 10.0  # expected periods between two messages
 
 
@@ -40,26 +41,41 @@ class TopicMeter:
         self._last_ns = stamp_ns
 
     @property
+    def first_ns(self) -> int | None:
+        return self._first_ns
+
+    @property
     def last_ns(self) -> int:
         return self._last_ns
 
-    def report(self, end_ns: int = 0) -> TopicReport:
-        """What arrived in a take that ended at ``end_ns``; silence at its end counts as a gap.
+    def report(self, start_ns: int | None = None, end_ns: int = 0) -> TopicReport:
+        """What arrived in a take from ``start_ns`` to ``end_ns``.
 
-        Silence at the beginning does not: a simulator's first frame, or a driver's, may follow the joint states.
+        Silence at its end counts as a gap. Silence at its beginning is told apart: a simulator's first frame, or a
+        driver's, may follow the joint states.
         """
+        late_ns = 0
         if self.count and self.expected_hz:
             self.largest_gap_ns = max(self.largest_gap_ns, end_ns - self._last_ns)
+            if start_ns is not None and self._first_ns is not None:
+                late_ns = max(0, self._first_ns - start_ns)
         span_s = (self._last_ns - (self._first_ns or 0)) / NANOSECONDS
         rate = (self.count - 1) / span_s if self.count > 1 and span_s > 0 else 0.0
         return TopicReport(
-            self.count, rate, self.expected_hz, self.largest_gap_ns / NANOSECONDS, self.lost, self.backwards
+            self.count,
+            rate,
+            self.expected_hz,
+            self.largest_gap_ns / NANOSECONDS,
+            self.lost,
+            self.backwards,
+            late_ns / NANOSECONDS,
         )
 
 
 @dataclass(frozen=True)
 class TopicReport:
-    """What arrived on one topic: messages, rate in Hz, largest gap in s, messages lost, steps back in time."""
+    """What arrived on one topic: messages, rate in Hz, largest gap in s, messages lost, steps back in time, and how many
+    seconds after the take began the first message came."""
 
     count: int
     rate_hz: float
@@ -67,6 +83,7 @@ class TopicReport:
     largest_gap_s: float
     lost: int = 0
     backwards: int = 0
+    late_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -94,6 +111,8 @@ def judge(topics: dict[str, TopicReport], required: tuple[str, ...], findings: t
             if share < WARN_RATE:
                 text = f"{topic} came at {report.rate_hz:.1f} Hz instead of {report.expected_hz:g}."
                 (fails if share < FAIL_RATE else warns).append(text)
+            if report.late_s > WARN_LATE_S:
+                warns.append(f"{topic} first came {report.late_s:.1f} s after the take began; nothing before is used.")
             periods = report.largest_gap_s * report.expected_hz
             if periods > WARN_GAP:
                 text = f"{topic} paused for {report.largest_gap_s:.2f} s."

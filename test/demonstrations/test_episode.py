@@ -230,3 +230,12 @@ def test_discarding_leaves_nothing_behind(recording: Any, tmp_path: Path) -> Non
     recording.usual()
     recording.writer.discard()
     assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_camera_that_starts_late_is_told(recording: Any) -> None:
+    for step in range(300):
+        recording.state(1000 + 10 * step, 0.0)
+    recording.usual(20, start_ms=4000)
+    verdict = recording.sealed().manifest.verdict
+    assert verdict.grade == "WARN"
+    assert f"{FRONT} first came 3.0 s after the take began; nothing before is used." in verdict.findings
