@@ -74,8 +74,8 @@ class TopicMeter:
 
 @dataclass(frozen=True)
 class TopicReport:
-    """What arrived on one topic: messages, rate in Hz, largest gap in s, messages lost, steps back in time, and how many
-    seconds after the take began the first message came."""
+    """What arrived on one topic: messages, rate in Hz, largest gap in s, messages lost, steps back in time, and
+    how many seconds after the take began it first came."""
 
     count: int
     rate_hz: float
