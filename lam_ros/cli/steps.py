@@ -24,6 +24,7 @@ from lam_ros.learning.training import Report, TrainingResult, train
 from lam_ros.share import share_path
 
 DISTURBANCE = 0.02  # rad: how much the demonstrators have to correct
+ANSWER_TIMEOUT_S = 10.0  # of wall time: only a loop that is broken, never a busy machine, leaves a tick unanswered
 EpisodeReport = Callable[[EpisodeResult], None]
 
 
@@ -84,7 +85,7 @@ def record(
         simulated=True,
         mode="lockstep",
         teleop="expert",
-        simulation={"seed": seed + there, "disturbance": DISTURBANCE},
+        simulation={"seed": seed + there, "disturbance": DISTURBANCE, "answer_timeout_s": ANSWER_TIMEOUT_S},
     )
 
     def body(conductor: Any) -> None:
@@ -113,7 +114,7 @@ def perform(
         black_camera: a camera to unplug (black frames), or ``all``.
         filmed: how many of the first episodes to film.
     """
-    simulation = {"seed": seed, "black_camera": black_camera}
+    simulation = {"seed": seed, "black_camera": black_camera, "answer_timeout_s": ANSWER_TIMEOUT_S}
     options = Options(
         robot,
         checkpoint=str(checkpoint or ""),
