@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lam_ros.bringup import NODES, Process, Supervisor, node_environment
+from lam_ros.cli.console import isolated_ros
 from lam_ros.config import load_robot
 from lam_ros.contract import Contract
 from lam_ros.nodes.main import keep_memory
@@ -240,11 +241,9 @@ def main() -> None:
     if arguments.role:
         cameras_role(arguments.robot, arguments.seconds)
         return
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ.update(node_environment())
-    keep_memory()  # as every node does: the bare cost of transport is measured with the same allocator
-    with tempfile.TemporaryDirectory() as folder:
+    with isolated_ros(), tempfile.TemporaryDirectory() as folder:
+        os.environ.update(node_environment())
+        keep_memory()  # as every node does: the bare cost of transport is measured with the same allocator
         robot_file = write_robot(Path(folder))
         checkpoint = write_checkpoint(Path(folder), robot_file)
         figures = {

@@ -27,6 +27,7 @@ from rich.progress import track
 from rich.table import Table
 
 from lam_ros.bringup import NODES, Process, node_environment
+from lam_ros.cli.console import isolated_ros
 from lam_ros.config import load_robot
 from lam_ros.demonstrations.episode import list_episodes
 from lam_ros.demonstrations.repair import leftovers, recover
@@ -124,21 +125,9 @@ def one_round(client: Client, recorder: subprocess.Popen[bytes], rng: np.random.
     return phase, killed_ns
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    parser.add_argument("--role", choices=["robot"], help=argparse.SUPPRESS)
-    parser.add_argument("--robot", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.role:
-        robot_role(arguments.robot)
-        return
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ.update(node_environment())
-    rng, console = np.random.default_rng(arguments.seed), Console()
+def kill(kills: int, seed: int, json_file: Path | None) -> int:
+    """The whole campaign; 0 if no sealed episode was harmed."""
+    rng, console = np.random.default_rng(seed), Console()
     phases: dict[str, int] = {}
     losses_s: list[float] = []
     harmed: list[str] = []
@@ -151,7 +140,7 @@ def main() -> None:
         log = (Path(folder) / "recorder.log").open("wb")
         client = Client()
         try:
-            for _ in track(range(arguments.kills), "killing", console=console):
+            for _ in track(range(kills), "killing", console=console):
                 recorder = subprocess.Popen(Process(NODES["recorder"], parameters).arguments(), stdout=log, stderr=log)
                 phase, killed_ns = one_round(client, recorder, rng)
                 phases[phase] = phases.get(phase, 0) + 1
@@ -174,7 +163,7 @@ def main() -> None:
             robot.kill()
             robot.wait()
     figures = {
-        "kills": arguments.kills,
+        "kills": kills,
         "phases": phases,
         "sealed episodes harmed": len(harmed),
         "leftovers that could not be read": unreadable,
@@ -183,14 +172,30 @@ def main() -> None:
             "p50": round(float(np.median(losses_s)), 3), "max": round(float(np.max(losses_s)), 3)
         },
     }  # fmt: skip
-    table = Table("figure", "value", title=f"{arguments.kills} times kill -9")
+    table = Table("figure", "value", title=f"{kills} times kill -9")
     for name, value in figures.items():
         table.add_row(name, str(value))
     console.print(table)
     print(json.dumps(figures, indent=2))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2))
-    raise SystemExit(bool(harmed))
+    if json_file:
+        json_file.write_text(json.dumps(figures, indent=2))
+    return int(bool(harmed))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--role", choices=["robot"], help=argparse.SUPPRESS)
+    parser.add_argument("--robot", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.role:
+        robot_role(arguments.robot)
+        return
+    with isolated_ros():
+        os.environ.update(node_environment())
+        raise SystemExit(kill(arguments.kills, arguments.seed, arguments.json))
 
 
 if __name__ == "__main__":

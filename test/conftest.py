@@ -5,12 +5,18 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lam_ros.config import RobotConfig, load_robot
+from lam_ros.contract import Contract
 from lam_ros.demonstrations.dataset import Demonstration
+from lam_ros.policy.checkpoint import CheckpointInfo, save_checkpoint
+from lam_ros.policy.configuration import PolicyConfig
+from lam_ros.policy.policy import PolicyNetwork
 
 os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo reads it when it is imported, which nothing above does
 
@@ -40,6 +46,28 @@ def demonstrate(robot: RobotConfig) -> Demonstrate:
             )
 
         return [one() for _ in range(count)]
+
+    return build
+
+
+@pytest.fixture
+def turning_policy(tmp_path: Path, robot: RobotConfig) -> Callable[[float, float], Path]:
+    """Writes a checkpoint that asks for ``offset`` rad more of the waist than measured, and for nothing else.
+
+    ``keep`` is what is left of the head's random weights: the share of the answer that depends on what is seen.
+    """
+
+    def build(offset: float, keep: float) -> Path:
+        torch.manual_seed(0)
+        contract, config = Contract.of(robot), PolicyConfig(chunk=1)
+        network = PolicyNetwork(config, contract)
+        with torch.no_grad():
+            network.action.head.linear.weight.mul_(keep)
+            network.action.head.linear.bias.zero_()
+            network.action.head.linear.bias[0] = offset
+        path = tmp_path / "policy.safetensors"
+        save_checkpoint(path, network, CheckpointInfo(contract, config, robot.name, "turn", "none"))
+        return path
 
     return build
 

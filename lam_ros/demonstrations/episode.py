@@ -124,6 +124,12 @@ def next_episode_name(dataset: Path) -> str:
     return f"episode_{max(numbers, default=-1) + 1:06d}"
 
 
+def sealed_folders(dataset: Path) -> list[Path]:
+    """The folders of sealed episodes, by number; none where there is no dataset yet."""
+    folders = [entry for entry in dataset.glob("episode_*") if _NAME.fullmatch(entry.name) and entry.is_dir()]
+    return sorted(folders, key=lambda folder: int(folder.name.split("_")[1]))
+
+
 class EpisodeWriter:
     """Writes one episode into its `.partial` folder.
 
@@ -377,5 +383,4 @@ def list_episodes(dataset: Path) -> list[Episode]:
     """
     if not dataset.is_dir():
         raise EpisodeError(f"{dataset} is no folder of episodes; record some with `lam record --out {dataset}`.")
-    folders = [entry for entry in dataset.iterdir() if entry.is_dir() and _NAME.fullmatch(entry.name)]
-    return [open_episode(folder) for folder in sorted(folders, key=lambda f: int(f.name.split("_")[1]))]
+    return [open_episode(folder) for folder in sealed_folders(dataset)]

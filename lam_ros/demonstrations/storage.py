@@ -6,6 +6,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from lam_ros.demonstrations.episode import sealed_folders
+
 GIGABYTE = 10**9
 RECENT_TAKES = 20  # the size of the next take is the mean of so many
 
@@ -35,7 +37,7 @@ def room_for_takes(dataset: Path, keep_free_bytes: int) -> Room:
     existing = next(folder for folder in (dataset, *dataset.parents) if folder.is_dir())
     free = shutil.disk_usage(existing).free
     usable = free - keep_free_bytes
-    takes = sorted(dataset.glob("episode_*[0-9]"))[-RECENT_TAKES:]
-    sizes = [sum(file.stat().st_size for file in take.iterdir()) for take in takes if take.is_dir()]
+    takes = sealed_folders(dataset)[-RECENT_TAKES:]
+    sizes = [sum(file.stat().st_size for file in take.iterdir()) for take in takes]
     usual = sum(sizes) / len(sizes) if sizes else 0.0
     return Room(free, usable, max(0, int(usable / usual)) if usual else None)

@@ -53,7 +53,7 @@ class _Basics(Node):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._report, clock=self._steady)
         self._matching = self.create_timer(MATCHING_PERIOD_S, self._check_topics, clock=self._steady)
-        self.figure("missing topics", self._missing_topics)
+        self.figure("missing topics", self.missing_topics)
 
     def load_robot(self) -> None:
         """Read the robot YAML that the parameter names; raises ConfigError."""
@@ -133,7 +133,8 @@ class _Basics(Node):
     def need_subscriber(self, publisher: Any) -> None:
         self.need("takes", publisher.topic_name, publisher.get_subscription_count)
 
-    def _missing_topics(self) -> str:
+    def missing_topics(self) -> str:
+        """Which needs are not met, "nobody <what> <topics>"; empty when all are."""
         missing: dict[str, list[str]] = {}
         for what, topic, is_there in self._needs:
             if not is_there():
@@ -143,7 +144,7 @@ class _Basics(Node):
     def _check_topics(self) -> None:
         if not self._needs:
             return
-        missing = self._missing_topics()
+        missing = self.missing_topics()
         self.note("topics", WARN if missing else OK, missing or "every topic has its other end")
         if not missing:
             self._matching.cancel()

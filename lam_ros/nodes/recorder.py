@@ -61,6 +61,7 @@ class RecorderNode(LamNode):
         self._broken: str | None = None
         self._sealed = 0
         self._wanted = self._topics()
+        self._required = tuple(topic for topic, wanted in self._wanted.items() if wanted.required)
         self._subscribed: dict[str, Any] = {}
         self._queue: queue.SimpleQueue[tuple[str, bytes, int] | None] = queue.SimpleQueue()
         self._backlog_bytes = 0
@@ -79,9 +80,8 @@ class RecorderNode(LamNode):
                 "mark_failure": partial(self._mark, "failure"),
             }.items()
         ]
-        for topic, wanted in self._wanted.items():
-            if wanted.required:
-                self.need("publishes", topic, partial(self._subscribed.__contains__, topic))
+        for topic in self._required:
+            self.need("publishes", topic, partial(self._subscribed.__contains__, topic))
         self.figure("episodes sealed", lambda: self._sealed)
         self.figure("backlog in MB", lambda: self._backlog_bytes >> 20)
         self.figure("room", lambda: self._room)
@@ -153,9 +153,6 @@ class RecorderNode(LamNode):
             except EpisodeError as error:
                 self.note("recording", ERROR, str(error))
 
-    def _missing(self) -> list[str]:
-        return [topic for topic, wanted in self._wanted.items() if wanted.required and topic not in self._subscribed]
-
     def _on_message(self, topic: str, data: bytes) -> None:
         if self._writer is None:
             return
@@ -202,9 +199,9 @@ class RecorderNode(LamNode):
         if self._writer is not None:
             raise EpisodeError(f"{self._writer.name} is being recorded; stop or discard it first.")
         self._match()
-        missing = self._missing()
+        missing = self.missing_topics()
         if missing:
-            raise EpisodeError(f"nobody publishes {', '.join(missing)}; start the robot and the gate, then try again.")
+            raise EpisodeError(f"{missing}; start the robot and the gate, then try again.")
         self._watch_disk()
         if self._room.usable_bytes <= 0:
             raise EpisodeError(f"no take starts: {self._status['disk'][1]}")
@@ -228,11 +225,10 @@ class RecorderNode(LamNode):
 
     def _stop_take(self) -> str:
         writer = self._end_take()
-        required = tuple(topic for topic, wanted in self._wanted.items() if wanted.required)
         try:
             if self._broken:
                 raise EpisodeError(self._broken)
-            sealed = writer.seal(self._outcome, required)
+            sealed = writer.seal(self._outcome, self._required)
         except EpisodeError as error:
             writer.abandon()
             raise EpisodeError(f"{error} `lam episodes repair` seals what was written.") from None

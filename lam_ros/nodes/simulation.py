@@ -147,6 +147,11 @@ class SimulationNode(PlainNode):
         self._publish_clock()
         self._publish_joints()
 
+    def _advance(self) -> None:
+        self._simulation.advance(self._joint_step_s, self._target)
+        self._publish_clock()
+        self._publish_joints()
+
     def _end_if_over(self) -> bool:
         if self._outcome == "running" and self._simulation.is_over:
             self._outcome = "success" if self._simulation.has_succeeded else "failure"
@@ -189,9 +194,7 @@ class SimulationNode(PlainNode):
     def _pass_period(self) -> None:
         self._tick_ns = None
         for _ in range(round(self.robot.joint_states.rate_hz / self.robot.policy.rate_hz)):
-            self._simulation.advance(self._joint_step_s, self._target)
-            self._publish_clock()
-            self._publish_joints()
+            self._advance()
         if not self._end_if_over():
             self._publish_tick()
 
@@ -202,9 +205,7 @@ class SimulationNode(PlainNode):
         self._wall_s = max(self._wall_s, now_s - MAX_CATCH_UP_S)  # a stalled machine is not caught up with at any cost
         while self._wall_s <= now_s:
             self._wall_s += self._joint_step_s
-            self._simulation.advance(self._joint_step_s, self._target)
-            self._publish_clock()
-            self._publish_joints()
+            self._advance()
             self._since_frame_s += self._joint_step_s
         fastest = max(camera.rate_hz for camera in self.robot.cameras.values())
         if self._since_frame_s >= 1.0 / fastest - 1e-6:

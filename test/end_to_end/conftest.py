@@ -6,33 +6,17 @@ import time
 
 import pytest
 import rclpy
-import torch
 from rclpy.context import Context
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 
-from lam_ros.config import load_robot
-from lam_ros.contract import Contract
 from lam_ros.nodes.base import make_executor, stamp_to_ns
-from lam_ros.policy.checkpoint import CheckpointInfo, save_checkpoint
-from lam_ros.policy.configuration import PolicyConfig
-from lam_ros.policy.policy import PolicyNetwork
 
 
 @pytest.fixture
-def restless(tmp_path):
+def restless(turning_policy):
     """A policy that always turns the waist further, so that a hold can be told from a pause."""
-    torch.manual_seed(0)
-    robot = load_robot("desk_arm")
-    contract, config = Contract.of(robot), PolicyConfig(chunk=1)
-    network = PolicyNetwork(config, contract)
-    with torch.no_grad():
-        network.action.head.linear.weight.zero_()
-        network.action.head.linear.bias.zero_()
-        network.action.head.linear.bias[0] = 0.05
-    path = tmp_path / "restless.safetensors"
-    save_checkpoint(path, network, CheckpointInfo(contract, config, robot.name, "turn", "none"))
-    return path
+    return turning_policy(0.05, 0.0)
 
 
 class Watcher:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
-import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -18,14 +17,10 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image, JointState
 
-from lam_ros.config import RobotConfig, load_robot
-from lam_ros.contract import Contract
+from lam_ros.config import RobotConfig
 from lam_ros.nodes.base import make_executor
 from lam_ros.nodes.images import image_message
 from lam_ros.nodes.joints import joint_message
-from lam_ros.policy.checkpoint import CheckpointInfo, save_checkpoint
-from lam_ros.policy.configuration import PolicyConfig
-from lam_ros.policy.policy import PolicyNetwork
 
 
 class Graph:
@@ -107,24 +102,9 @@ def graph(domain: int) -> Iterator[Graph]:
 
 
 @pytest.fixture
-def robot() -> RobotConfig:
-    return load_robot("desk_arm")
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path, robot: RobotConfig) -> Path:
-    """A policy that turns the waist and nothing else: its head's bias asks for 0.2 rad more than measured."""
-    torch.manual_seed(0)
-    contract = Contract.of(robot)
-    config = PolicyConfig(chunk=1)
-    network = PolicyNetwork(config, contract)
-    with torch.no_grad():
-        network.action.head.linear.weight.mul_(1e-3)
-        network.action.head.linear.bias.zero_()
-        network.action.head.linear.bias[0] = 0.2
-    path = tmp_path / "policy.safetensors"
-    save_checkpoint(path, network, CheckpointInfo(contract, config, robot.name, "turn", "none"))
-    return path
+def checkpoint(turning_policy: Callable[[float, float], Path]) -> Path:
+    """A policy that turns the waist, and answers a little to what it sees."""
+    return turning_policy(0.2, 1e-3)
 
 
 class Arm:
