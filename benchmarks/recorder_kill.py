@@ -136,7 +136,7 @@ def kill(kills: int, seed: int, json_file: Path | None) -> int:
         robot_file, dataset = write_robot(Path(folder)), Path(folder) / "demonstrations"
         command = [sys.executable, __file__, "--role", "robot", "--robot", str(robot_file)]
         robot = subprocess.Popen(command)
-        parameters = {"robot": str(robot_file), "autostart": True, "dataset": str(dataset), "task": "be killed"}
+        parameters = {"robot": str(robot_file), "autostart": True, "dataset": str(dataset), "preflight": False}
         log = (Path(folder) / "recorder.log").open("wb")
         client = Client()
         try:

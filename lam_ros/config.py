@@ -108,13 +108,92 @@ class GateConfig:
 
 
 @dataclass(frozen=True)
-class RecorderConfig:
-    """The recorder: how much of the disk (GB) no take may use. A take in progress is sealed before it would."""
+class VerdictConfig:
+    """When an episode is WARN or FAIL. Rates are shares of the expected one, gaps are in expected periods.
 
-    keep_free_gb: float = 1.0
+    Attributes:
+        warn_rate, fail_rate: a topic slower than this share of its rate.
+        warn_gap, fail_gap: a pause longer than this many periods,
+        warn_gap_s, fail_gap_s: and longer than this (s): a fast topic may miss a few periods without harm.
+        warn_late_s: a topic that begins so much later than the take.
+        warn_skew_s: a topic whose messages are so much older at their arrival than those of the quickest topic.
+        warn_clock_s: header stamps so far in the future, or so far in the past, that the clocks must differ (s).
+        warn_same: a camera of which more than this share of frames are the picture before.
+        fail_lost: a share of lost messages above this; any loss at all is a WARN.
+    """
+
+    warn_rate: float = 0.9
+    fail_rate: float = 0.5
+    warn_gap: float = 3.0
+    fail_gap: float = 10.0
+    warn_gap_s: float = 0.1
+    fail_gap_s: float = 0.3
+    warn_late_s: float = 2.0
+    warn_skew_s: float = 0.1
+    warn_clock_s: float = 1.0
+    warn_same: float = 0.5
+    fail_lost: float = 0.0
 
     def __post_init__(self) -> None:
-        _positive(self, "keep_free_gb")
+        _positive(self, *(field.name for field in dataclasses.fields(self) if field.name != "fail_lost"))
+        for smaller, larger in (("warn_gap", "fail_gap"), ("warn_gap_s", "fail_gap_s"), ("fail_rate", "warn_rate")):
+            if getattr(self, smaller) > getattr(self, larger):
+                raise ConfigError(
+                    f"{smaller} is {getattr(self, smaller):g} and {larger} {getattr(self, larger):g}; "
+                    "a warning must come before a failure."
+                )
+
+
+RECORDER_ACTIONS = ("start", "stop", "discard", "again", "mark_success", "mark_failure")
+
+
+@dataclass(frozen=True)
+class ButtonsConfig:
+    """Episode control from a joystick: recorder action -> button number of the ``sensor_msgs/Joy`` on ``topic``.
+
+    The same number for ``start`` and ``stop`` makes a button that does whichever can be done.
+    """
+
+    topic: str = "joy"
+    actions: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for action, button in self.actions.items():
+            if action not in RECORDER_ACTIONS:
+                raise ConfigError(f"actions names {action!r}; valid are {', '.join(RECORDER_ACTIONS)}.")
+            if button < 0:
+                raise ConfigError(f"actions.{action} is {button}; buttons are counted from 0.")
+
+
+@dataclass(frozen=True)
+class RecorderConfig:
+    """The recorder: what it records beside the robot's own topics, and how it stores it.
+
+    Attributes:
+        topics: further topics of any type, by name or pattern (``/tf``, ``camera/*/camera_info``).
+        keep_free_gb: how much of the disk (GB) no take may use. A take in progress is sealed before it would.
+        compression: of chunks; ``auto`` is zstd unless the raw cameras together send more than ``FAST_BYTES_S``.
+        chunk_mb: size of an MCAP chunk: what a reader loads at once, and what a crash may cost of a fast topic.
+        flush_s: how often what has arrived is handed to the operating system: what a crash may cost of a slow topic.
+        backlog_mb: received and not yet written; beyond it messages are lost, and counted.
+        verdict: thresholds.
+        buttons: episode control from a joystick.
+    """
+
+    topics: tuple[str, ...] = ("/tf", "/tf_static")
+    keep_free_gb: float = 1.0
+    compression: Literal["auto", "none", "zstd"] = "auto"
+    chunk_mb: float = 1.0
+    flush_s: float = 0.5
+    backlog_mb: float = 512.0
+    verdict: VerdictConfig = field(default_factory=VerdictConfig)
+    buttons: ButtonsConfig = field(default_factory=ButtonsConfig)
+
+    def __post_init__(self) -> None:
+        _positive(self, "keep_free_gb", "chunk_mb", "flush_s", "backlog_mb")
+
+
+FAST_BYTES_S = 50e6  # zstd takes a third of a core for 100 MB/s of camera frames; see benchmarks/README.md
 
 
 @dataclass(frozen=True)
@@ -165,6 +244,12 @@ class RobotConfig:
     def acceleration_limits(self) -> np.ndarray:
         """float64 (J,) in rad/s² or m/s²."""
         return np.array([joint.acceleration for joint in self.joints.values()], dtype=np.float64)
+
+    @property
+    def compresses(self) -> bool:
+        """Whether episodes are compressed: as the recorder's ``compression`` says."""
+        raw = [c.width * c.height * 3 * c.rate_hz for c in self.cameras.values() if c.transport == "raw"]
+        return self.recorder.compression == "zstd" or (self.recorder.compression == "auto" and sum(raw) <= FAST_BYTES_S)
 
     @property
     def digest(self) -> str:

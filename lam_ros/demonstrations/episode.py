@@ -15,7 +15,9 @@ import json
 import os
 import re
 import shutil
+import threading
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,16 +27,15 @@ import yaml
 from mcap.reader import make_reader
 from mcap.writer import CompressionType, Writer
 
-from lam_ros.config import from_mapping
-from lam_ros.demonstrations.verdict import TopicMeter, TopicReport, Verdict, judge
-from lam_ros.demonstrations.wire import definition, header_frame_id, header_stamp_ns
+from lam_ros.config import RobotConfig, VerdictConfig, from_mapping
+from lam_ros.demonstrations.verdict import TopicMeter, TopicReport, Verdict, judge, report_all
+from lam_ros.demonstrations.wire import begins_with_header, definition, header_frame_id, header_stamp_ns
 from lam_ros.errors import ConfigError, EpisodeError
 
 SCHEMA = "lam_ros.episode/1"
 MANIFEST = "episode.json"
 ABOUT = "lam_ros"  # the bag's metadata record that says what is recorded: without it no crash could be repaired
-CHUNK_BYTES = 1 << 20
-FLUSH_S = 0.5  # what is not flushed is lost when the recorder is killed
+PICTURE_BYTES = 1 << 16  # so many bytes of an image tell whether it is the picture before
 _NAME = re.compile(r"episode_(\d{6,})")
 Outcome = Literal["success", "failure", "unmarked"]
 
@@ -69,7 +70,14 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Topic:
-    """One recorded topic: type, expected rate (Hz, None where nothing is expected) and the publisher's QoS."""
+    """One recorded topic.
+
+    Attributes:
+        msgtype: as ``sensor_msgs/msg/Image``.
+        expected_hz: its rate, None where nothing is expected.
+        reliable, transient_local, depth: the publisher's QoS.
+        definition, type_hash: of a type that is not standard; those of standard types are known.
+    """
 
     name: str
     msgtype: str
@@ -77,6 +85,14 @@ class Topic:
     reliable: bool = True
     transient_local: bool = False
     depth: int = 10
+    definition: str = ""
+    type_hash: str = ""
+
+    @property
+    def described(self) -> tuple[str, str]:
+        """The text of the message definition and its RIHS01 hash; empty where nobody knows them."""
+        text, type_hash = definition(self.msgtype)
+        return text or self.definition, type_hash or self.type_hash
 
     def qos_yaml(self) -> str:
         forever = {"sec": 9223372036, "nsec": 854775807}
@@ -94,11 +110,25 @@ class Topic:
         return yaml.safe_dump([profile], sort_keys=False)
 
 
+@dataclass(frozen=True)
+class Storage:
+    """How an episode is stored: compressed or not, the size of a chunk, and how often it is flushed (s).
+
+    What is not flushed is lost when the recorder is killed.
+    """
+
+    compress: bool = True
+    chunk_bytes: int = 1 << 20
+    flush_s: float = 0.5
+
+
 @dataclass
 class _Channel:
     topic: Topic
     id: int
     meter: TopicMeter
+    is_stamped: bool
+    is_image: bool
     sequence: int = field(default=0)
 
 
@@ -110,12 +140,22 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _picture(data: bytes) -> int:
+    """A hash of the picture in a serialized image, without its header."""
+    odd_stride = len(data) // PICTURE_BYTES | 1  # an even one would see every row alike
+    return zlib.crc32(data[64::odd_stride])
+
+
 def sha256_of(path: Path) -> str:
     hasher = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             hasher.update(block)
     return hasher.hexdigest()
+
+
+def _json(manifest: Manifest) -> str:
+    return json.dumps(dataclasses.asdict(manifest), indent=2)
 
 
 def next_episode_name(dataset: Path) -> str:
@@ -138,13 +178,26 @@ class EpisodeWriter:
         robot, robot_digest: name and digest of the robot YAML.
         task: what is demonstrated, in words.
         name: of the episode; by default the next one.
+        storage: how it is stored.
+        thresholds: of the verdict.
 
     Raises:
         EpisodeError: the folder cannot be made.
     """
 
-    def __init__(self, dataset: Path, robot: str, robot_digest: str, task: str, name: str | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Path,
+        robot: str,
+        robot_digest: str,
+        task: str,
+        name: str | None = None,
+        storage: Storage | None = None,
+        thresholds: VerdictConfig | None = None,
+    ) -> None:
         self._robot, self._robot_digest, self._task = robot, robot_digest, task
+        self._storage, self._thresholds = storage or Storage(), thresholds
+        self._lock = threading.Lock()
         self._channels: dict[str, _Channel] = {}
         self._schemas: dict[str, int] = {}
         self._drivers: dict[str, int] = {}
@@ -159,20 +212,32 @@ class EpisodeWriter:
             raise EpisodeError(
                 f"{dataset} cannot take a new episode: {error}. Check its path and permissions."
             ) from None
-        self._writer = Writer(self._file, chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD)
+        compression = CompressionType.ZSTD if self._storage.compress else CompressionType.NONE
+        self._writer = Writer(self._file, chunk_size=self._storage.chunk_bytes, compression=compression)
         self._writer.start(profile="ros2", library="lam_ros")
         self._writer.add_metadata(ABOUT, {"robot": robot, "robot_digest": robot_digest, "task": task})
         self._writer.flush()
-        self._flushed_s = time.monotonic()
+        self._began_s = self._flushed_s = time.monotonic()
         self._start_ns: int | None = None
         self._end_ns = 0
 
+    @classmethod
+    def of(cls, robot: RobotConfig, dataset: Path, task: str) -> EpisodeWriter:
+        """A writer as the robot YAML wants it."""
+        settings = robot.recorder
+        storage = Storage(robot.compresses, round(settings.chunk_mb * 1e6), settings.flush_s)
+        return cls(dataset, robot.name, robot.digest, task, storage=storage, thresholds=settings.verdict)
+
     def add_topic(self, topic: Topic) -> None:
-        """Announce a topic before its first message."""
+        """Announce a topic before its first message; another thread may be writing."""
         if topic.name in self._channels:
             return
+        with self._lock:
+            self._register(topic)
+
+    def _register(self, topic: Topic) -> None:
+        text, _ = topic.described
         if topic.msgtype not in self._schemas:
-            text, _ = definition(topic.msgtype)
             self._schemas[topic.msgtype] = self._writer.register_schema(topic.msgtype, "ros2msg", text.encode())
         channel = self._writer.register_channel(
             topic.name,
@@ -180,7 +245,9 @@ class EpisodeWriter:
             self._schemas[topic.msgtype],
             {"offered_qos_profiles": topic.qos_yaml(), ABOUT: json.dumps(dataclasses.asdict(topic))},
         )
-        self._channels[topic.name] = _Channel(topic, channel, TopicMeter(topic.expected_hz))
+        is_image = topic.msgtype in ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+        meter = TopicMeter(topic.expected_hz)
+        self._channels[topic.name] = _Channel(topic, channel, meter, begins_with_header(text), is_image)
 
     def write(self, topic: str, data: bytes, received_ns: int) -> None:
         """Append one serialized message.
@@ -189,17 +256,17 @@ class EpisodeWriter:
             EpisodeError: the disk does not take it; what was written before stays readable.
         """
         channel = self._channels[topic]
-        # A stamp of zero means "now" to trajectory controllers; one before 1970 means nothing, and MCAP cannot hold it.
-        stamp = max(0, header_stamp_ns(channel.topic.msgtype, data) or 0)
+        stamp = header_stamp_ns(data) if channel.is_stamped else 0
         channel.sequence += 1
         try:
-            self._writer.add_message(channel.id, received_ns, data, stamp or received_ns, channel.sequence)
-            if time.monotonic() - self._flushed_s > FLUSH_S:
-                self._writer.flush()
-                self._flushed_s = time.monotonic()
+            with self._lock:
+                self._writer.add_message(channel.id, received_ns, data, stamp or received_ns, channel.sequence)
+                if time.monotonic() - self._flushed_s > self._storage.flush_s:
+                    self._writer.flush()
+                    self._flushed_s = time.monotonic()
         except OSError as error:
             raise EpisodeError(f"{self.folder} cannot be written: {error}. Free some space and record again.") from None
-        channel.meter.add(stamp or received_ns, bool(stamp))
+        channel.meter.add(stamp, received_ns, _picture(data) if channel.is_image else None)
         if topic.endswith("lam/command"):
             driver = header_frame_id(data)
             self._drivers[driver] = self._drivers.get(driver, 0) + 1
@@ -211,16 +278,32 @@ class EpisodeWriter:
         self._channels[topic].meter.lost += messages
 
     @property
+    def age_s(self) -> float:
+        """How long ago the take began."""
+        return time.monotonic() - self._began_s
+
+    def reports(self, now_ns: int | None = None) -> dict[str, TopicReport]:
+        """What has been written so far, topic by topic; ``now_ns`` by the clock of arrivals."""
+        return report_all({name: channel.meter for name, channel in dict(self._channels).items()}, now_ns)
+
+    @property
     def messages(self) -> int:
         return sum(channel.meter.count for channel in self._channels.values())
 
-    def seal(self, outcome: Outcome, required: tuple[str, ...] = (), findings: tuple[str, ...] = ()) -> Path:
+    def seal(
+        self,
+        outcome: Outcome,
+        required: tuple[str, ...] = (),
+        findings: tuple[str, ...] = (),
+        ended_ns: int | None = None,
+    ) -> Path:
         """Close, flush to disk, reopen and verify, write the manifest and rename.
 
         Args:
             outcome: as the demonstrator marked it.
             required: topics without which an episode is worthless.
             findings: what else is known against it; the verdict is then WARN at best.
+            ended_ns: when the take ended, by the clock of arrivals; by default with its last message.
 
         Returns:
             The sealed folder.
@@ -236,10 +319,7 @@ class EpisodeWriter:
             self._file.close()
             self._verify_counts(bag)
             (self.folder / "metadata.yaml").write_text(self._metadata(bag.name))
-            meters = {name: channel.meter for name, channel in self._channels.items()}
-            firsts = [m.first_ns for m in meters.values() if m.expected_hz and m.first_ns is not None]
-            end_ns = max((meter.last_ns for meter in meters.values()), default=0)
-            reports = {name: meter.report(min(firsts, default=None), end_ns) for name, meter in meters.items()}
+            reports = self.reports(ended_ns)
             manifest = Manifest(
                 SCHEMA,
                 self.name,
@@ -249,10 +329,10 @@ class EpisodeWriter:
                 self._robot_digest,
                 self._drivers,
                 reports,
-                judge(reports, required, findings),
+                judge(reports, required, findings, self._thresholds),
                 {file.name: sha256_of(file) for file in (bag, self.folder / "metadata.yaml")},
             )
-            (self.folder / MANIFEST).write_text(json.dumps(dataclasses.asdict(manifest), indent=2))
+            (self.folder / MANIFEST).write_text(_json(manifest))
             for file in self.folder.iterdir():
                 _fsync(file)
             _fsync(self.folder)
@@ -283,7 +363,7 @@ class EpisodeWriter:
                     "type": channel.topic.msgtype,
                     "serialization_format": "cdr",
                     "offered_qos_profiles": channel.topic.qos_yaml(),
-                    "type_description_hash": definition(channel.topic.msgtype)[1],
+                    "type_description_hash": channel.topic.described[1],
                 },
                 "message_count": channel.meter.count,
             }
@@ -373,6 +453,38 @@ def open_episode(folder: Path) -> Episode:
     if manifest.name != folder.name:
         raise EpisodeError(f"{path} belongs to {manifest.name}; the folder was renamed. Give it its name back.")
     return Episode(folder, manifest)
+
+
+def change_manifest(episode: Episode, **changes: Any) -> Episode:
+    """Change fields of a sealed episode's manifest; the file is replaced whole, never half written.
+
+    Raises:
+        EpisodeError: the disk does not take it.
+    """
+    manifest = dataclasses.replace(episode.manifest, **changes)
+    new = episode.folder / f"{MANIFEST}.new"
+    try:
+        new.write_text(_json(manifest))
+        _fsync(new)
+        new.replace(episode.folder / MANIFEST)
+        _fsync(episode.folder)
+    except OSError as error:
+        raise EpisodeError(f"{episode.folder / MANIFEST} cannot be written: {error}. Check the disk.") from None
+    return Episode(episode.folder, manifest)
+
+
+def set_replaced(folder: Path) -> Path:
+    """Take a sealed episode out of its dataset, because a newer take replaces it; its data stays.
+
+    Raises:
+        EpisodeError: the folder cannot be renamed.
+    """
+    replaced = folder.with_name(f"{folder.name}.replaced")
+    try:
+        folder.rename(replaced)
+    except OSError as error:
+        raise EpisodeError(f"{folder} cannot be set aside: {error}. Check its permissions.") from None
+    return replaced
 
 
 def list_episodes(dataset: Path) -> list[Episode]:

@@ -12,20 +12,6 @@ from rosbags.typesys.store import Typestore
 from lam_ros.contract import NANOSECONDS
 from lam_ros.errors import EpisodeError
 
-HEADER_TYPES = frozenset(
-    {
-        "sensor_msgs/msg/Image",
-        "sensor_msgs/msg/CompressedImage",
-        "sensor_msgs/msg/CameraInfo",
-        "sensor_msgs/msg/JointState",
-        "sensor_msgs/msg/Joy",
-        "trajectory_msgs/msg/JointTrajectory",
-        "geometry_msgs/msg/PoseStamped",
-        "geometry_msgs/msg/TwistStamped",
-        "geometry_msgs/msg/WrenchStamped",
-    }
-)
-
 
 @lru_cache(maxsize=1)
 def typestore() -> Typestore:
@@ -33,15 +19,26 @@ def typestore() -> Typestore:
     return get_typestore(Stores.ROS2_JAZZY)
 
 
-def header_stamp_ns(msgtype: str, data: bytes) -> int | None:
-    """The header's stamp of a serialized message, None where the type begins with no header.
+@lru_cache(maxsize=1024)
+def begins_with_header(definition_text: str) -> bool:
+    """Whether the first field of a message definition is a std_msgs/Header."""
+    for line in definition_text.splitlines():
+        words = line.partition("#")[0].split()
+        if words and "=" not in line:  # not a constant
+            return words[0] in ("std_msgs/Header", "std_msgs/msg/Header", "Header")
+    return False
+
+
+def header_stamp_ns(data: bytes) -> int:
+    """The stamp of a serialized message that begins with a header; 0 where the bytes are too few, or it says so.
 
     A CDR message begins with 4 bytes of encapsulation, whose second byte tells the byte order, then sec and nanosec.
+    A stamp of zero means "now" to trajectory controllers; one before 1970 means nothing, and MCAP cannot hold it.
     """
-    if msgtype not in HEADER_TYPES or len(data) < 12:
-        return None
+    if len(data) < 12:
+        return 0
     seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
-    return int(seconds) * NANOSECONDS + int(nanoseconds)
+    return max(0, int(seconds) * NANOSECONDS + int(nanoseconds))
 
 
 def header_frame_id(data: bytes) -> str:

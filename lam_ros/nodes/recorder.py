@@ -2,52 +2,41 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage, Image, JointState
-from std_msgs.msg import Bool
+from sensor_msgs.msg import Joy
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from lam_ros.demonstrations.episode import EpisodeWriter, Outcome, Topic
+from lam_ros.demonstrations.episode import EpisodeWriter, Outcome, change_manifest, open_episode, set_replaced
+from lam_ros.demonstrations.preflight import Finding, Heard, preflight
 from lam_ros.demonstrations.repair import leftovers, recover
 from lam_ros.demonstrations.storage import GIGABYTE, Room, room_for_takes
-from lam_ros.errors import ConfigError, EpisodeError
-from lam_ros.nodes.base import ERROR, OK, LamNode, resolve
+from lam_ros.demonstrations.verdict import Verdict, judge
+from lam_ros.errors import ConfigError, EpisodeError, LamError
+from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, resolve
+from lam_ros.nodes.intake import Intake, Wanted, type_name
 from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES
+from lam_ros.nodes.qos import LATCHED, STREAM
 
-DEPTH = 1000  # of the subscriptions: room for the longest pause of a busy machine
-BACKLOG_BYTES = 512 << 20  # received and not yet written; by bytes, since an image is 10,000 joint states
 MATCH_PERIOD_S = 0.2
-DISK_PERIOD_S = 1.0
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """A topic to record: its message class, expected rate, and whether an episode is worthless without it."""
-
-    kind: Any
-    expected_hz: float | None
-    required: bool
-
-
-def _type_name(kind: Any) -> str:
-    package, folder, name = kind.__module__.split(".")[0], "msg", kind.__name__
-    return f"{package}/{folder}/{name}"
+WATCH_PERIOD_S = 1.0
+JUDGE_AFTER_S = 2.0  # of a take: before, every topic would be late
+LEVELS = {"PASS": OK, "WARN": WARN, "FAIL": ERROR}
 
 
 class RecorderNode(LamNode):
-    """Receives on the node's thread, writes on another, with a bounded queue in between whose overflow is counted."""
+    """Records what the intake receives, take by take, and says how good it is while there is time to mend it."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("recorder", **kwargs)
         self.declare("dataset", "", "Folder that episodes are written to.", read_only=True)
         self.declare("task", "", "What is demonstrated, in words; stored with each episode.")
+        self.declare("preflight", True, "Check topics, rates, sizes and QoS before the first take.")
 
     def configure(self) -> None:
         if not self.parameter("dataset"):
@@ -58,90 +47,100 @@ class RecorderNode(LamNode):
             self.get_logger().warning(f"{found.folder}: {found.sentence}")
         self._writer: EpisodeWriter | None = None
         self._outcome: Outcome = "unmarked"
-        self._broken: str | None = None
         self._sealed = 0
-        self._wanted = self._topics()
-        self._required = tuple(topic for topic, wanted in self._wanted.items() if wanted.required)
-        self._subscribed: dict[str, Any] = {}
-        self._queue: queue.SimpleQueue[tuple[str, bytes, int] | None] = queue.SimpleQueue()
-        self._backlog_bytes = 0
-        self._backlog_lock = threading.Lock()
-        self._matcher = self.create_timer(MATCH_PERIOD_S, self._match, clock=self._steady)
+        self._last: Path | None = None  # the take that was sealed last
+        self._replaces: Path | None = None  # what the take in progress is to replace
+        self._is_checked = not self.parameter("preflight")
+        self._pressed: list[int] = []
+        wanted = self._topics()
+        self._required = tuple(entry.name for entry in wanted if entry.required)
+        self._intake = Intake(self, wanted, round(self.robot.recorder.backlog_mb * 1e6))
         self._room = Room(0, 0, None)
-        self._watch_disk()
-        self._disk_watcher = self.create_timer(DISK_PERIOD_S, self._watch_disk, clock=self._steady)
-        self._services_made = [
-            self.create_service(Trigger, f"recorder/{name}", partial(self._serve, action))
-            for name, action in {
-                "start": self._start_take,
-                "stop": self._stop_take,
-                "discard": self._discard_take,
-                "mark_success": partial(self._mark, "success"),
-                "mark_failure": partial(self._mark, "failure"),
-            }.items()
+        self._watch()
+        self._periodic = [
+            self.create_timer(MATCH_PERIOD_S, self._match, clock=self._steady),
+            self.create_timer(WATCH_PERIOD_S, self._watch, clock=self._steady),
         ]
+        self._actions: dict[str, Callable[[], str]] = {
+            "start": self._start_take,
+            "stop": self._stop_take,
+            "discard": self._discard_take,
+            "again": self._take_again,
+            "mark_success": partial(self._mark, "success"),
+            "mark_failure": partial(self._mark, "failure"),
+            "preflight": self._preflight,
+        }
+        self._services_made = [
+            self.create_service(Trigger, f"recorder/{name}", partial(self._serve, name)) for name in self._actions
+        ]
+        self._events = self.create_publisher(String, "recorder/event", LATCHED)
+        self._joystick = None
+        if self.robot.recorder.buttons.actions:
+            self._joystick = self.create_subscription(Joy, self.robot.recorder.buttons.topic, self._on_joy, STREAM)
         for topic in self._required:
-            self.need("publishes", topic, partial(self._subscribed.__contains__, topic))
+            self.need("publishes", topic, partial(self._intake.streams.__contains__, topic))
         self.figure("episodes sealed", lambda: self._sealed)
-        self.figure("backlog in MB", lambda: self._backlog_bytes >> 20)
+        self.figure("backlog in MB", lambda: self._intake.backlog_bytes >> 20)
         self.figure("room", lambda: self._room)
         self.figure("recording", lambda: self._writer.name if self._writer else "no")
 
-    def _topics(self) -> dict[str, _Wanted]:
-        """Absolute topic -> what to record of it."""
-        wanted = {
-            camera.subscribed_topic: _Wanted(
-                Image if camera.transport == "raw" else CompressedImage, camera.rate_hz, required=True
-            )
-            for camera in self.robot.cameras.values()
-        }
-        wanted[self.robot.joint_states.topic] = _Wanted(JointState, self.robot.joint_states.rate_hz, required=True)
-        wanted["lam/command"] = _Wanted(JointState, None, required=True)
-        for topic in ("teleop/command", "lam/policy_command"):
-            wanted[topic] = _Wanted(JointState, None, required=False)
-        wanted[self.robot.command.topic] = _Wanted(ROBOT_COMMAND_TYPES[self.robot.command.type], None, required=False)
-        wanted["lam/takeover"] = _Wanted(Bool, None, required=False)
-        return {self.resolve_topic_name(topic): entry for topic, entry in wanted.items()}
+    def _topics(self) -> list[Wanted]:
+        """What to record, by absolute names."""
+        robot, joint_state = self.robot, "sensor_msgs/msg/JointState"
+        wanted = []
+        for camera in robot.cameras.values():
+            kind = "Image" if camera.transport == "raw" else "CompressedImage"
+            wanted.append(Wanted(camera.subscribed_topic, f"sensor_msgs/msg/{kind}", camera.rate_hz, required=True))
+            wanted.append(Wanted(f"{camera.topic.rpartition('/')[0]}/camera_info"))
+        wanted.append(Wanted(robot.joint_states.topic, joint_state, robot.joint_states.rate_hz, required=True))
+        wanted.append(Wanted("lam/command", joint_state, required=True))
+        wanted += [Wanted(topic, joint_state) for topic in ("teleop/command", "lam/policy_command")]
+        wanted.append(Wanted(robot.command.topic, type_name(ROBOT_COMMAND_TYPES[robot.command.type])))
+        wanted.append(Wanted("lam/takeover", "std_msgs/msg/Bool"))
+        wanted += [Wanted(topic) for topic in robot.recorder.topics]
+        return [dataclasses.replace(entry, name=self._absolute(entry.name)) for entry in wanted]
+
+    def _absolute(self, topic: str) -> str:
+        if "*" not in topic:
+            return str(self.resolve_topic_name(topic))
+        return topic if topic.startswith("/") else f"{self.get_namespace().rstrip('/')}/{topic}"
+
+    # What goes on
 
     def _match(self) -> None:
-        """Subscribe to each topic once somebody publishes it, with the publisher's QoS."""
-        for topic, wanted in self._wanted.items():
-            if topic in self._subscribed:
-                continue
-            publishers = self.get_publishers_info_by_topic(topic)
-            if not publishers:
-                continue
-            reliable = all(p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in publishers)
-            latched = all(p.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in publishers)
-            profile = QoSProfile(
-                history=HistoryPolicy.KEEP_LAST,
-                depth=DEPTH,
-                reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-                durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
-            )
-            subscription = self.create_subscription(
-                wanted.kind,
-                topic,
-                partial(self._on_message, topic),
-                profile,
-                raw=True,
-                event_callbacks=SubscriptionEventCallbacks(message_lost=partial(self._on_lost, topic)),
-            )
-            described = Topic(topic, _type_name(wanted.kind), wanted.expected_hz, reliable, latched)
-            self._subscribed[topic] = (subscription, described)
-            if self._writer is not None:
-                self._writer.add_topic(described)
+        self._intake.match()
+        for topic, stream in list(self._intake.streams.items()):
+            self.figure(f"topic {topic}", stream.health)
+        for topic, sentence in self._intake.refused.items():
+            self.note(topic, ERROR, sentence)
+        late = [
+            f"{topic} waits for the disk, which is too slow; {stream.overflow} messages are lost, and counted."
+            for topic, stream in list(self._intake.streams.items())
+            if stream.overflow
+        ]
+        self.note("backlog", ERROR if late else OK, " ".join(late) or "what arrives is written")
+
+    def _watch(self) -> None:
+        """Look at the disk and at the take; it is sealed while there is still room to seal it."""
+        self._watch_disk()
+        if self._writer is None:
+            return
+        if self._intake.broken:
+            self.note("recording", ERROR, self._intake.broken)
+        if self._writer.age_s > JUDGE_AFTER_S:
+            reports = self._writer.reports(self._intake.now_ns())
+            self._note_verdict(judge(reports, self._required, thresholds=self.robot.recorder.verdict))
+
+    def _note_verdict(self, verdict: Verdict) -> None:
+        self.note("verdict", LEVELS[verdict.grade], " ".join((verdict.grade, *verdict.findings)))
 
     def _watch_disk(self) -> None:
-        """Note the room that is left; a take in progress is sealed while there is still room to seal it."""
         keep_gb = self.robot.recorder.keep_free_gb
         try:
             self._room = room_for_takes(self._dataset, round(keep_gb * GIGABYTE))
         except OSError as error:
             self.note("disk", ERROR, f"{self._dataset} cannot be looked at: {error}")
             return
-        if self._broken and self._writer is not None:
-            self.note("recording", ERROR, self._broken)
         if self._room.usable_bytes > 0:
             self.note("disk", OK, str(self._room))
             return
@@ -153,99 +152,125 @@ class RecorderNode(LamNode):
             except EpisodeError as error:
                 self.note("recording", ERROR, str(error))
 
-    def _on_message(self, topic: str, data: bytes) -> None:
-        if self._writer is None:
-            return
-        with self._backlog_lock:
-            fits = self._backlog_bytes + len(data) <= BACKLOG_BYTES
-            self._backlog_bytes += len(data) if fits else 0
-        if fits:
-            self._queue.put((topic, data, self.get_clock().now().nanoseconds))
-        else:
-            self._writer.count_lost(topic, 1)
-            self.note("backlog", ERROR, f"the disk is too slow; messages of {topic} are lost, and counted.")
+    def _tell(self, event: str) -> None:
+        """Say it on ``recorder/event``, for lights and sounds."""
+        if self.context.ok():
+            self._events.publish(String(data=event))
 
-    def _on_lost(self, topic: str, event: Any) -> None:
-        if self._writer is not None:
-            self._writer.count_lost(topic, event.total_count_change)
+    # Services and buttons
 
-    def _write_all(self, writer: EpisodeWriter) -> None:
-        while (entry := self._queue.get()) is not None:
-            topic, data, received_ns = entry
-            with self._backlog_lock:
-                self._backlog_bytes -= len(data)
-            if self._broken:
-                continue
-            try:
-                writer.write(topic, data, received_ns)
-            except EpisodeError as error:
-                self._broken = str(error)
-            except Exception as error:  # a dead thread would leave the queue to fill up and the take to be lost
-                self._broken = f"{topic} could not be written, a fault of lam_ros: {error!r}; {writer.name} is kept."
+    def _serve(self, name: str, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = self._do(name)
+        return response
 
-    # Services
-
-    def _serve(self, action: Any, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    def _do(self, name: str) -> tuple[bool, str]:
         try:
             if not self.is_active:
                 raise EpisodeError("the recorder is not active; activate it first.")
-            response.success, response.message = True, action()
-        except EpisodeError as error:
+            return True, self._actions[name]()
+        except LamError as error:
             self.note("recording", ERROR, str(error))
-            response.success, response.message = False, str(error)
-        return response
+            self._tell(f"refused: {error}")
+            return False, str(error)
+
+    def _on_joy(self, message: Joy) -> None:
+        pressed = [number for number, is_down in enumerate(message.buttons) if is_down]
+        fresh = set(pressed) - set(self._pressed)
+        self._pressed = pressed
+        for action, button in self.robot.recorder.buttons.actions.items():
+            # One button for start and stop: what it does depends on whether a take is on.
+            can_be_done = action not in ("start", "stop") or (action == "stop") == (self._writer is not None)
+            if button in fresh and can_be_done:
+                fresh.discard(button)
+                self._do(action)
+
+    def _preflight(self) -> str:
+        self._intake.match()
+        streams = self._intake.streams
+        resolved = {
+            topic: streams.get(self._absolute(topic))
+            for topic in (*(c.subscribed_topic for c in self.robot.cameras.values()), self.robot.joint_states.topic)
+        }
+        heard = {topic: Heard(stream.rate_hz(), stream.latest) for topic, stream in resolved.items() if stream}
+        findings = preflight(self.robot, heard, has_rates=not self.parameter("use_sim_time"))
+        findings += [Finding(True, sentence) for sentence in self._intake.incompatible()]
+        failures = [finding.sentence for finding in findings if finding.is_failure]
+        if failures:
+            raise EpisodeError(" ".join(failures))
+        self._is_checked = True
+        return " ".join(finding.sentence for finding in findings) or "every topic delivers what the robot YAML says"
+
+    # Takes
 
     def _start_take(self) -> str:
         if self._writer is not None:
             raise EpisodeError(f"{self._writer.name} is being recorded; stop or discard it first.")
-        self._match()
+        self._intake.match()
         missing = self.missing_topics()
         if missing:
             raise EpisodeError(f"{missing}; start the robot and the gate, then try again.")
+        if not self._is_checked:
+            self._preflight()
         self._watch_disk()
         if self._room.usable_bytes <= 0:
             raise EpisodeError(f"no take starts: {self._status['disk'][1]}")
-        writer = EpisodeWriter(self._dataset, self.robot.name, self.robot.digest, self.parameter("task"))
-        for _, topic in self._subscribed.values():
-            writer.add_topic(topic)
-        self._outcome, self._broken = "unmarked", None
-        self._thread = threading.Thread(target=self._write_all, args=(writer,), name="episode writer")
-        self._thread.start()
+        writer = EpisodeWriter.of(self.robot, self._dataset, self.parameter("task"))
+        self._outcome, self._replaces = "unmarked", None
+        self._intake.begin(writer)
         self._writer = writer
         self.note("recording", OK, f"recording {writer.name}")
+        self._tell(f"recording {writer.name}")
         return writer.name
 
     def _end_take(self) -> EpisodeWriter:
         if self._writer is None:
             raise EpisodeError("nothing is being recorded; call recorder/start first.")
         writer, self._writer = self._writer, None
-        self._queue.put(None)
-        self._thread.join()
+        self._intake.end()
         return writer
 
     def _stop_take(self) -> str:
+        ended_ns = self._intake.now_ns()
         writer = self._end_take()
         try:
-            if self._broken:
-                raise EpisodeError(self._broken)
-            sealed = writer.seal(self._outcome, self._required)
+            if self._intake.broken:
+                raise EpisodeError(self._intake.broken)
+            self._last = writer.seal(self._outcome, self._required, ended_ns=ended_ns)
+            if self._replaces is not None:
+                set_replaced(self._replaces)
         except EpisodeError as error:
             writer.abandon()
             raise EpisodeError(f"{error} `lam episodes repair` seals what was written.") from None
         self._sealed += 1
-        self.note("recording", OK, f"sealed {sealed.name}")
-        return str(sealed)
+        verdict = open_episode(self._last).manifest.verdict
+        self.note("recording", OK, f"sealed {self._last.name}")
+        self._note_verdict(verdict)
+        self._tell(f"sealed {self._last.name} {verdict.grade}")
+        return str(self._last)
 
     def _discard_take(self) -> str:
         writer = self._end_take()
         writer.discard()
+        self._tell(f"discarded {writer.name}")
         return f"{writer.name} is discarded"
 
+    def _take_again(self) -> str:
+        """Record the take in progress anew, or else the last one; that one stays until the new one is sealed."""
+        replaces = self._last if self._writer is None else self._replaces
+        if self._writer is not None:
+            self._discard_take()
+        name = self._start_take()
+        self._replaces = replaces
+        return f"{name}, instead of {replaces.name}" if replaces else name
+
     def _mark(self, outcome: Outcome) -> str:
-        if self._writer is None:
-            raise EpisodeError("nothing is being recorded; mark a take before it is stopped.")
-        self._outcome = outcome
-        return f"{self._writer.name} is a {outcome}"
+        if self._writer is not None:
+            self._outcome = outcome
+            return f"{self._writer.name} is a {outcome}"
+        if self._last is None:
+            raise EpisodeError("nothing has been recorded yet; mark a take while it is recorded, or after.")
+        change_manifest(open_episode(self._last), outcome=outcome)
+        return f"{self._last.name} is a {outcome}"
 
     def stop(self) -> None:
         """A take in progress is sealed, not lost."""
@@ -258,11 +283,15 @@ class RecorderNode(LamNode):
     def close(self) -> None:
         if self.is_active:
             self.stop()
+        if hasattr(self, "_intake"):
+            self._intake.close()
 
     def _forget(self) -> None:
-        for subscription, _ in self._subscribed.values():
-            self.destroy_subscription(subscription)
+        self._intake.close()
         for service in self._services_made:
             self.destroy_service(service)
-        self.destroy_timer(self._matcher)
-        self.destroy_timer(self._disk_watcher)
+        for timer in self._periodic:
+            self.destroy_timer(timer)
+        self.destroy_publisher(self._events)
+        if self._joystick is not None:
+            self.destroy_subscription(self._joystick)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from lam_ros.errors import EpisodeError
 
 @pytest.fixture(autouse=True)
 def flush_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(episodes, "FLUSH_S", 0.0)
+    monkeypatch.setattr(episodes, "Storage", functools.partial(episodes.Storage, flush_s=0.0))
 
 
 @pytest.fixture

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-from sensor_msgs.msg import Image, JointState
+import yaml
+from sensor_msgs.msg import Image, JointState, Joy
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from lam_ros.demonstrations.alignment import TickAssembler, align
 from lam_ros.demonstrations.episode import EpisodeWriter, list_episodes, open_episode
 from lam_ros.images import rgb_from_image
-from lam_ros.nodes import recorder as module
 from lam_ros.nodes.joints import joint_message
 from lam_ros.nodes.recorder import RecorderNode
+from lam_ros.share import share_path
 
-STAMP = 1_700_000_000_000_000_000
 STATE, TICK = 10_000_000, 50_000_000
 
 
@@ -28,7 +31,7 @@ def dataset(tmp_path):
 
 @pytest.fixture
 def recorder(graph, arm, dataset):
-    return graph.add(RecorderNode, robot="desk_arm", dataset=str(dataset), task="wave")
+    return graph.add(RecorderNode, robot="desk_arm", dataset=str(dataset), task="wave", preflight=False)
 
 
 @pytest.fixture
@@ -40,14 +43,14 @@ def commands(graph, recorder, arm):
 
 def play(graph, arm, robot, commands, ticks):
     """A short demonstration: 5 states, a frame of each camera and a command a tick. Gives back how much was sent."""
-    rng = np.random.default_rng(3)
+    rng, start = np.random.default_rng(3), time.time_ns() - 10**9  # played faster than it is stamped
     for tick in range(ticks):
         for step in range(5):
-            arm.publish_state(STAMP + tick * TICK + step * STATE, np.full(7, 0.01 * tick))
+            arm.publish_state(start + tick * TICK + step * STATE, np.full(7, 0.01 * tick))
             graph.executor.spin_once(timeout_sec=0.002)
         for camera in robot.cameras:
-            arm.publish_frame(camera, STAMP + tick * TICK, rng.integers(0, 255, (96, 96, 3), np.uint8))
-        commands.publish(joint_message(robot.joint_names, np.full(7, 0.02 * tick), STAMP + tick * TICK, "teleop"))
+            arm.publish_frame(camera, start + tick * TICK, rng.integers(0, 255, (96, 96, 3), np.uint8))
+        commands.publish(joint_message(robot.joint_names, np.full(7, 0.02 * tick), start + tick * TICK, "teleop"))
         graph.executor.spin_once(timeout_sec=0.01)
     return {"/joint_states": 5 * ticks, "/camera/front/image_raw": ticks, "/lam/command": ticks}
 
@@ -89,8 +92,6 @@ def test_live_and_recorded_observations_are_the_same_bits(graph, arm, robot, rec
     play(graph, arm, robot, commands, ticks=12)
     graph.until(lambda: written(recorder) == 12 * 8 and len(live) == 12)
     folder = graph.ask(Trigger, "recorder/stop").message
-    from pathlib import Path
-
     demonstration = align(open_episode(Path(folder)), robot, (96, 96), "lam/command")
     assert demonstration.stamps_ns.tolist() == [tick.stamp_ns for tick in live]
     for index, camera in enumerate(robot.cameras):
@@ -127,7 +128,7 @@ def test_what_a_crash_left_is_set_aside_with_a_reason(graph, dataset):
     partial = dataset / "episode_000004.partial"
     partial.mkdir(parents=True)
     (partial / "episode_000004_0.mcap").write_bytes(b"torn")
-    graph.add(RecorderNode, robot="desk_arm", dataset=str(dataset), task="wave")
+    graph.add(RecorderNode, robot="desk_arm", dataset=str(dataset), task="wave", preflight=False)
     aside = dataset / "episode_000004.set_aside"
     assert "before it was sealed" in (aside / "reason.txt").read_text()
     assert (aside / "episode_000004_0.mcap").read_bytes() == b"torn"
@@ -154,23 +155,128 @@ def test_a_take_is_sealed_before_the_disk_is_full_and_no_other_begins(
 
 
 def test_a_backlog_that_is_full_loses_by_count_and_says_so(graph, arm, robot, recorder, commands, dataset, monkeypatch):
-    monkeypatch.setattr(module, "BACKLOG_BYTES", 60_000)  # two frames of 27 kB, and some joint states
+    monkeypatch.setattr(recorder._intake, "_backlog_limit", 60_000)  # two frames of 27 kB, and some joint states
     go_on, write = threading.Event(), EpisodeWriter.write
     monkeypatch.setattr(EpisodeWriter, "write", lambda *arguments: go_on.wait(20) and write(*arguments))
     assert graph.ask(Trigger, "recorder/start").success
     play(graph, arm, robot, commands, ticks=10)
-    graph.until(graph.said("recorder", "the disk is too slow; messages of /camera/"))
+    graph.until(
+        graph.said("recorder", "/camera/front/image_raw waits for the disk, which is too slow; 9 messages are lost")
+    )
 
     def all_arrived():
         lost = sum(channel.meter.lost for channel in recorder._writer._channels.values())
-        return lost + recorder._queue.qsize() + 1 == 80  # one is in the hands of the writer
+        return lost + recorder._intake._queue.qsize() + 1 == 80  # one is in the hands of the writer
 
     graph.until(all_arrived)
     go_on.set()
-    graph.until(lambda: recorder._backlog_bytes == 0)
+    graph.until(lambda: recorder._intake.backlog_bytes == 0)
     assert graph.ask(Trigger, "recorder/stop").success
     (episode,) = list_episodes(dataset)
     cameras = [episode.manifest.topics[f"/{camera.topic}"] for camera in robot.cameras.values()]
     assert 2 <= sum(report.count for report in cameras) <= 3
     assert sum(report.count + report.lost for report in cameras) == 20
     assert episode.manifest.verdict.grade == "FAIL"
+
+
+def record_take(graph, arm, robot, commands, recorder, service="recorder/start"):
+    """One short take; the folder it was sealed in."""
+    answer = graph.ask(Trigger, service)
+    assert answer.success, answer.message
+    play(graph, arm, robot, commands, ticks=5)
+    graph.until(lambda: written(recorder) == 5 * 8)
+    answer = graph.ask(Trigger, "recorder/stop")
+    assert answer.success, answer.message
+    return Path(answer.message)
+
+
+def test_a_take_recorded_again_replaces_the_last_one_once_it_is_sealed(graph, arm, robot, recorder, commands, dataset):
+    first = record_take(graph, arm, robot, commands, recorder)
+    answer = graph.ask(Trigger, "recorder/again")
+    assert answer.message == "episode_000001, instead of episode_000000"
+    assert [episode.folder for episode in list_episodes(dataset)] == [first]
+    answer = graph.ask(Trigger, "recorder/again")  # this one failed too
+    assert answer.message == "episode_000001, instead of episode_000000"
+    assert graph.ask(Trigger, "recorder/discard").success
+    assert [episode.folder for episode in list_episodes(dataset)] == [first]
+    again = record_take(graph, arm, robot, commands, recorder, "recorder/again")
+    assert [episode.folder for episode in list_episodes(dataset)] == [again]
+    assert (dataset / "episode_000000.replaced" / "episode.json").is_file()
+
+
+def test_a_take_may_be_marked_while_it_is_recorded_or_after(graph, arm, robot, recorder, commands):
+    answer = graph.ask(Trigger, "recorder/mark_success")
+    assert not answer.success
+    assert "nothing has been recorded yet" in answer.message
+    folder = record_take(graph, arm, robot, commands, recorder)
+    assert open_episode(folder).manifest.outcome == "unmarked"
+    assert graph.ask(Trigger, "recorder/mark_failure").message == "episode_000000 is a failure"
+    episode = open_episode(folder)
+    assert episode.manifest.outcome == "failure"
+    episode.verify()
+
+
+def test_joystick_buttons_control_takes(graph, arm, robot, dataset, tmp_path):
+    described = yaml.safe_load(share_path("config/desk_arm.yaml").read_text())
+    described["recorder"]["buttons"] = {"actions": {"start": 7, "stop": 7, "discard": 6}}
+    path = tmp_path / "robot.yaml"
+    path.write_text(yaml.safe_dump(described, sort_keys=False))
+    recorder = graph.add(RecorderNode, robot=str(path), dataset=str(dataset), task="wave", preflight=False)
+    commands = graph.probe.create_publisher(JointState, "lam/command", 10)
+    joystick = graph.talk(Joy, "joy")
+    events = graph.listen(String, "recorder/event")
+    graph.until(lambda: commands.get_subscription_count() and arm.is_heard and arm.is_measured)
+
+    def press(button):
+        joystick.publish(Joy(buttons=[int(number == button) for number in range(10)]))
+        joystick.publish(Joy(buttons=[int(number == button) for number in range(10)]))  # held down: no second press
+        joystick.publish(Joy(buttons=[0] * 10))
+
+    def heard(text):
+        return lambda: any(event.data.startswith(text) for event in events)
+
+    press(7)
+    graph.until(heard("recording episode_000000"))
+    play(graph, arm, robot, commands, ticks=5)
+    graph.until(lambda: written(recorder) == 5 * 8)
+    press(7)
+    graph.until(heard("sealed episode_000000 PASS"))
+    press(7)
+    graph.until(heard("recording episode_000001"))
+    press(6)
+    graph.until(heard("discarded episode_000001"))
+    assert [episode.manifest.name for episode in list_episodes(dataset)] == ["episode_000000"]
+
+
+def test_the_first_take_waits_until_preflight_is_content(graph, arm, robot, dataset):
+    graph.add(RecorderNode, robot="desk_arm", dataset=str(dataset), task="wave")
+    commands = graph.probe.create_publisher(JointState, "lam/command", 10)
+    graph.until(lambda: commands.get_subscription_count() and arm.is_heard and arm.is_measured)
+    answer = graph.ask(Trigger, "recorder/start")
+    assert not answer.success
+    assert "camera/front/image_raw is silent" in answer.message
+    assert "joint_states is silent" in answer.message
+
+    def stream(seconds):
+        began, sent = time.monotonic(), 0
+        while (now := time.monotonic() - began) < seconds:
+            while sent < 100 * now:
+                arm.publish_state(time.time_ns())
+                if sent % 5 == 0:
+                    for camera in robot.cameras:
+                        arm.publish_frame(camera, time.time_ns())
+                sent += 1
+            graph.executor.spin_once(timeout_sec=0.002)
+
+    def passes():
+        stream(2.5)
+        return graph.ask(Trigger, "recorder/preflight").success
+
+    graph.until(passes)
+    assert graph.ask(Trigger, "recorder/start").success
+
+
+def test_a_live_verdict_tells_what_goes_wrong_while_it_can_be_mended(graph, arm, robot, recorder, commands):
+    assert graph.ask(Trigger, "recorder/start").success
+    play(graph, arm, robot, commands, ticks=5)
+    graph.until(graph.said("recorder", "verdict: FAIL"), seconds=10.0)
