@@ -178,8 +178,6 @@ def record_live(load: float, seconds: float, settings: dict[str, Any]) -> dict[s
         "publisher, share of a core": round(robot_used / published["seconds"], 2),
         "sealing, s": round(sealing_s, 1),
         "GB on disk": round(size / 1e9, 2),
-        "verdict": manifest.verdict.grade,
-        "findings": manifest.verdict.findings,
     }
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+import pty
+import re
+import select
+import subprocess
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -82,3 +87,53 @@ def domain(monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     return number
+
+
+class Terminal:
+    """A process in a terminal of its own."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._master, slave = pty.openpty()
+        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, close_fds=True)
+        os.close(slave)
+        self._output = ""
+
+    @property
+    def shown(self) -> str:
+        """What the process has written since ``forget``, without colours and cursor movements."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._output)
+
+    def forget(self) -> None:
+        self._output = ""
+
+    def type(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
+    def read(self) -> None:
+        while select.select([self._master], [], [], 0.0)[0]:
+            try:
+                self._output += os.read(self._master, 4096).decode(errors="replace")
+            except OSError:  # the other end is gone
+                return
+
+    def until_shows(self, text: str, seconds: float = 60.0) -> None:
+        deadline = time.monotonic() + seconds
+        while text not in self.shown:
+            assert time.monotonic() < deadline, self.shown
+            select.select([self._master], [], [], 0.1)
+            self.read()
+
+
+@pytest.fixture
+def open_terminal() -> Iterator[Callable[[list[str]], Terminal]]:
+    """Runs a command in a terminal; it is killed at the end of the test."""
+    made: list[Terminal] = []
+
+    def build(command: list[str]) -> Terminal:
+        made.append(Terminal(command))
+        return made[-1]
+
+    yield build
+    for terminal in made:
+        terminal.process.kill()
+        terminal.process.wait()

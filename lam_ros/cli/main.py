@@ -103,24 +103,44 @@ def node(
 @app.command()
 def record(
     out: Annotated[Path, typer.Option(help="Folder that the episodes go to.")],
-    task: TaskName = "reach",
+    task: Annotated[str, typer.Option(help="What is shown, in words; simulated: reach, push or pick_place.")] = "reach",
     episodes: Annotated[int, typer.Option(min=1, help="How many the folder shall hold; those there count.")] = 50,
-    seed: Seed = 0,
     robot: Robot = DEFAULT_ROBOT,
+    simulated: Annotated[
+        bool, typer.Option("--simulated", help="The scripted expert demonstrates in the embedded simulator.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Simulated: seed of the first episode; each further one counts up.")] = 0,
+    countdown: Annotated[float, typer.Option(min=0, help="Seconds before each take.")] = 3.0,
+    seconds: Annotated[float, typer.Option(min=0, help="Length of a take: hands-free; 0 means until Enter.")] = 0.0,
+    reset: Annotated[float, typer.Option(min=0, help="Hands-free: seconds between takes, to reset the scene.")] = 8.0,
+    hook: Annotated[
+        str, typer.Option(help="Command to run at each event, which is its last argument: a sound, a light.")
+    ] = "",
 ) -> None:
-    """Record demonstrations of the scripted expert in the embedded simulator, through the recorder node.
+    """Record demonstrations through the recorder node: on your robot, or with --simulated by the scripted expert.
 
-    On a robot: `lam up record --robot my.yaml --out DIR`, and `lam node teleop` in another terminal.
+    On a robot it brings up the gate and the recorder; start your driver, your cameras and your teleoperation (or `lam
+    node teleop -- -p source:=keyboard` in another terminal). It shows each topic's rate, announces and counts down each
+    take, and keeps, discards, marks or repeats it by keys that work over SSH.
     """
     from lam_ros.cli import steps
-    from lam_ros.demonstrations.episode import list_episodes
+    from lam_ros.demonstrations.episode import sealed_folders
 
-    with friendly_errors(), progress() as display:
-        bar = display.add_task(f"recording {task}", total=episodes, note="")
-        there = len(list_episodes(out)) if out.is_dir() else 0
-        display.update(bar, completed=there)
-        done = steps.record(robot, task, episodes, out, seed, out / "record.log", lambda result: display.advance(bar))
-    console.print(f"{done} episodes recorded; {out} holds {max(episodes, there)}.")
+    with friendly_errors():
+        if not simulated:
+            from lam_ros.cli.session import Pace, run_session
+
+            holds = run_session(robot, task, out, Pace(episodes, countdown, seconds, reset), hook)
+            console.print(f"{out} holds {holds} episodes; `lam episodes list {out}` shows their verdicts.")
+            return
+        with progress() as display:
+            bar = display.add_task(f"recording {task}", total=episodes, note="")
+            there = len(sealed_folders(out))
+            display.update(bar, completed=there)
+            done = steps.record(
+                robot, task, episodes, out, seed, out / "record.log", lambda result: display.advance(bar)
+            )
+        console.print(f"{done} episodes recorded; {out} holds {max(episodes, there)}.")
 
 
 @app.command()

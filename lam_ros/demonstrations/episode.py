@@ -21,10 +21,12 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import yaml
 from mcap.reader import make_reader
+from mcap.records import Channel, Message
+from mcap.stream_reader import StreamReader
 from mcap.writer import CompressionType, Writer
 
 from lam_ros.config import RobotConfig, VerdictConfig, from_mapping
@@ -168,6 +170,19 @@ def sealed_folders(dataset: Path) -> list[Path]:
     """The folders of sealed episodes, by number; none where there is no dataset yet."""
     folders = [entry for entry in dataset.glob("episode_*") if _NAME.fullmatch(entry.name) and entry.is_dir()]
     return sorted(folders, key=lambda folder: int(folder.name.split("_")[1]))
+
+
+class _Hashing:
+    """A file that is hashed as it is read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.hasher = hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self.hasher.update(data)
+        return data
 
 
 class EpisodeWriter:
@@ -317,7 +332,7 @@ class EpisodeWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            self._verify_counts(bag)
+            bag_hash = self._read_back(bag)
             (self.folder / "metadata.yaml").write_text(self._metadata(bag.name))
             reports = self.reports(ended_ns)
             manifest = Manifest(
@@ -330,7 +345,7 @@ class EpisodeWriter:
                 self._drivers,
                 reports,
                 judge(reports, required, findings, self._thresholds),
-                {file.name: sha256_of(file) for file in (bag, self.folder / "metadata.yaml")},
+                {bag.name: bag_hash, "metadata.yaml": sha256_of(self.folder / "metadata.yaml")},
             )
             (self.folder / MANIFEST).write_text(_json(manifest))
             for file in self.folder.iterdir():
@@ -343,13 +358,26 @@ class EpisodeWriter:
             raise EpisodeError(f"{self.folder} could not be sealed: {error}. It is kept as it is.") from None
         return sealed
 
-    def _verify_counts(self, bag: Path) -> None:
+    def _read_back(self, bag: Path) -> str:
+        """The bag's SHA-256, read once more from its first byte to its last; raises EpisodeError where it is wrong."""
         read: dict[str, int] = {}
-        for topic, _, _, _ in read_messages(bag):
-            read[topic] = read.get(topic, 0) + 1
+        topics: dict[int, str] = {}
+        with bag.open("rb") as file:
+            hashing = _Hashing(file)
+            try:
+                for record in StreamReader(hashing, validate_crcs=True).records:  # type: ignore[arg-type]
+                    if isinstance(record, Channel):
+                        topics[record.id] = record.topic
+                    elif isinstance(record, Message):
+                        topic = topics[record.channel_id]
+                        read[topic] = read.get(topic, 0) + 1
+            except Exception as error:  # a disk that lies may lie anywhere
+                raise EpisodeError(f"{bag} cannot be read back: {error!r}; it is kept as it is.") from None
+            hashing.read(-1)
         written = {name: c.meter.count for name, c in self._channels.items() if c.meter.count}
         if read != written:
             raise EpisodeError(f"{bag} reads back {read} messages, but {written} were written; it is kept as it is.")
+        return hashing.hasher.hexdigest()
 
     def _metadata(self, bag: str) -> str:
         """metadata.yaml in version 8, which every rosbag2 from Humble on reads."""

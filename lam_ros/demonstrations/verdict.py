@@ -13,6 +13,7 @@ from lam_ros.config import VerdictConfig
 from lam_ros.contract import NANOSECONDS
 
 Grade = Literal["PASS", "WARN", "FAIL"]
+AGES = 4000  # so many are kept for the median: of a long take, every second one, every fourth…
 
 
 class TopicMeter:
@@ -34,6 +35,7 @@ class TopicMeter:
         self.last_ns = 0
         self.last_received_ns = 0
         self._ages_ns = array.array("q")
+        self._aged_each = 1
         self._picture: int | None = None
 
     def add(self, stamp_ns: int, received_ns: int, picture: int | None = None) -> None:
@@ -56,7 +58,10 @@ class TopicMeter:
             self._largest_gap_ns = max(self._largest_gap_ns, stamp_ns - self.last_ns)
         self.last_ns, self.last_received_ns = stamp_ns, received_ns
         if is_stamped:
-            self._ages_ns.append(received_ns - stamp_ns)
+            if self.count % self._aged_each == 0:
+                self._ages_ns.append(received_ns - stamp_ns)
+            if len(self._ages_ns) > AGES:
+                self._ages_ns, self._aged_each = self._ages_ns[::2], 2 * self._aged_each
         self._same += picture is not None and picture == self._picture
         self._picture = picture
 

@@ -15,6 +15,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from lam_ros.errors import BringUpError
@@ -24,6 +25,7 @@ from lam_ros.nodes.base import make_executor
 from lam_ros.nodes.qos import LATCHED, STREAM
 
 READY_S = 60.0  # a cold start imports torch, on a busy machine
+ANSWER_S = 600.0  # a long take is read back before it is sealed
 EPISODE_S = 180.0
 DIAGNOSTICS_DEPTH = 50
 
@@ -52,6 +54,9 @@ class Conductor:
         self._figures: dict[str, dict[str, str]] = {}
         self._node.create_subscription(DiagnosticStatus, "simulation/status", self._on_status, LATCHED)
         self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, DIAGNOSTICS_DEPTH)
+        self.events: list[str] = []  # what was said on recorder/event
+        self._event_publisher = self._node.create_publisher(String, "recorder/event", LATCHED)
+        self._node.create_subscription(String, "recorder/event", lambda event: self.events.append(event.data), LATCHED)
         self._clients: dict[str, Any] = {}
         self._film: list[tuple[str, np.ndarray]] | None = None
 
@@ -62,11 +67,23 @@ class Conductor:
         for status in message.status:
             self._figures[status.name.rpartition("/")[2]] = {entry.key: entry.value for entry in status.values}
 
+    def tell(self, event: str) -> None:
+        """Say something on ``recorder/event``, for lights and sounds."""
+        self._event_publisher.publish(String(data=event))
+
+    def figures(self, name: str) -> dict[str, str]:
+        """What a node last said of itself on ``/diagnostics``."""
+        return self._figures.get(name, {})
+
+    def spin(self, seconds: float = 0.05) -> None:
+        """Let messages arrive for a moment; raises BringUpError when a node has died."""
+        self._executor.spin_once(timeout_sec=seconds)
+        self._check()
+
     def _until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
-            self._executor.spin_once(timeout_sec=0.05)
-            self._check()
+            self.spin()
             if time.monotonic() > deadline:
                 raise BringUpError(f"waited {seconds:.0f} s for {what}; see the nodes' logs above.")
 
@@ -81,7 +98,7 @@ class Conductor:
         client = self._clients[service]
         self._until(client.service_is_ready, READY_S, f"the service {service}")
         future = client.call_async(Trigger.Request())
-        self._until(future.done, READY_S, f"an answer of {service}")
+        self._until(future.done, ANSWER_S, f"an answer of {service}")
         answer = future.result()
         if not answer.success:
             raise BringUpError(f"{service}: {answer.message}")

@@ -82,6 +82,7 @@ class RecorderNode(LamNode):
         self.figure("episodes sealed", lambda: self._sealed)
         self.figure("backlog in MB", lambda: self._intake.backlog_bytes >> 20)
         self.figure("room", lambda: self._room)
+        self.figure("verdict", lambda: self._status.get("verdict", (OK, ""))[1])
         self.figure("recording", lambda: self._writer.name if self._writer else "no")
 
     def _topics(self) -> list[Wanted]:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import select
 import sys
-import termios
-import threading
-import tty
 from typing import Any
 
 import numpy as np
@@ -16,9 +11,11 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
+from lam_ros.config import RECORDER_ACTIONS
 from lam_ros.contract import seconds_to_ns
 from lam_ros.control.limits import MotionLimits
 from lam_ros.control.teleop import KeyboardJog
+from lam_ros.control.terminal import Keys
 from lam_ros.demonstrations.alignment import StateHistory
 from lam_ros.errors import ConfigError, ContractError
 from lam_ros.nodes.base import ERROR, OK, PlainNode, stamp_to_ns
@@ -104,39 +101,21 @@ class TeleopNode(PlainNode):
     # The keyboard
 
     def _begin_keyboard(self) -> None:
-        if not sys.stdin.isatty():
-            raise ConfigError("keyboard teleoperation needs a terminal; start it with `lam node teleop` in one.")
+        self._keys = Keys("keyboard teleoperation needs a terminal; start it with `lam node teleop` in one.")
         self._jog = KeyboardJog(self.contract.joints, MotionLimits.of(self.robot))
         self._target: np.ndarray | None = None
         self._pressed_at = 0
-        self._recorder = {
-            name: self.create_client(Trigger, f"recorder/{name}")
-            for name in ("start", "stop", "discard", "mark_success", "mark_failure")
-        }
+        self._recorder = {name: self.create_client(Trigger, f"recorder/{name}") for name in RECORDER_ACTIONS}
         self._actions = {" ": "start", "\r": "stop", "\x7f": "discard", "+": "mark_success", "-": "mark_failure"}
-        self._terminal = termios.tcgetattr(sys.stdin)
-        tty.setcbreak(sys.stdin)
         sys.stdout.write(
             f"{self._jog.help()}\nspace record   enter keep   backspace discard   + success   - failure   Ctrl-C end\n"
         )
         sys.stdout.flush()
-        self._reading = True
-        self._keys: list[str] = []
-        self._reader = threading.Thread(target=self._read_keys, daemon=True)
-        self._reader.start()
         self.create_timer(0.02, self._on_keys, clock=self._steady)
 
-    def _read_keys(self) -> None:
-        while self._reading:
-            ready, _, _ = select.select([sys.stdin], [], [], 0.1)
-            if ready:
-                text = os.read(sys.stdin.fileno(), 64).decode("utf-8", "ignore")
-                self._keys.extend(text.replace("\n", "\r"))
-
     def _on_keys(self) -> None:
-        keys, self._keys = self._keys, []
         now_ns = self.now_ns()
-        for key in keys:
+        for key in self._keys.pressed():
             if key in self._actions:
                 self._call_recorder(self._actions[key])
             elif self._measured is not None:
@@ -162,6 +141,5 @@ class TeleopNode(PlainNode):
         client.call_async(Trigger.Request()).add_done_callback(told)
 
     def close(self) -> None:
-        if hasattr(self, "_terminal"):
-            self._reading = False
-            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._terminal)
+        if hasattr(self, "_keys"):
+            self._keys.close()

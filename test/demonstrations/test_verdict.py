@@ -43,6 +43,14 @@ def test_a_meter_knows_how_old_messages_arrive() -> None:
     assert meter.report().age_s == pytest.approx(0.010)
 
 
+def test_the_median_age_of_a_long_take_is_kept_in_little_memory() -> None:
+    meter = TopicMeter(500.0)
+    for number in range(50_000):
+        meter.add((1000 + 2 * number) * MS, (1000 + 2 * number) * MS + number * 1000)
+    assert len(meter._ages_ns) <= 4001
+    assert meter.report().age_s == pytest.approx(0.025, rel=0.01)
+
+
 def test_a_meter_counts_frames_that_show_the_picture_before() -> None:
     meter = TopicMeter(20.0)
     for tick, picture in enumerate((7, 7, 7, 8, 7)):

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import select
 import signal
-import subprocess
-import time
 
 import pytest
 
@@ -15,40 +10,10 @@ from lam_ros.bringup import NODES, Options, Process, Supervisor, plan
 from lam_ros.demonstrations.episode import list_episodes
 
 
-class Terminal:
-    """A process in a terminal of its own."""
-
-    def __init__(self, command):
-        self._master, slave = pty.openpty()
-        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, close_fds=True)
-        os.close(slave)
-        self.shown = ""
-
-    def type(self, keys):
-        os.write(self._master, keys.encode())
-
-    def read(self):
-        while select.select([self._master], [], [], 0.0)[0]:
-            try:
-                self.shown += os.read(self._master, 4096).decode(errors="replace")
-            except OSError:  # the other end is gone
-                return
-
-    def until_shows(self, text, seconds=60.0):
-        deadline = time.monotonic() + seconds
-        while text not in self.shown:
-            assert time.monotonic() < deadline, self.shown
-            select.select([self._master], [], [], 0.1)
-            self.read()
-
-
 @pytest.fixture
-def terminal(domain):
+def terminal(domain, open_terminal):
     parameters = {"robot": "desk_arm", "source": "keyboard", "use_sim_time": True}
-    made = Terminal(Process(NODES["teleop"], parameters).arguments())
-    yield made
-    made.process.kill()
-    made.process.wait()
+    return open_terminal(Process(NODES["teleop"], parameters).arguments())
 
 
 def test_keys_move_the_arm_and_record_a_take(watcher, terminal, tmp_path):
@@ -58,6 +23,7 @@ def test_keys_move_the_arm_and_record_a_take(watcher, terminal, tmp_path):
         supervisor.start(plan("record", options))
         terminal.until_shows("q/a waist")
         watcher.until(lambda: any("[recorder]: topics: every topic has" in line for line in logged))
+        terminal.until_shows("[teleop]: topics: every topic has its other end")
         terminal.type(" ")
         terminal.until_shows("episode_000000")
         watcher.until(lambda: watcher.samples)

@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def demonstrations(folder):
     data = folder / "demonstrations"
-    lam("record", "--task", "reach", "--episodes", DEMONSTRATIONS, "--out", data, "--seed", 0)
+    lam("record", "--simulated", "--task", "reach", "--episodes", DEMONSTRATIONS, "--out", data, "--seed", 0)
     return data
 
 
@@ -60,7 +60,7 @@ def test_every_demonstration_is_sealed_and_none_lost_a_message(demonstrations):
         assert episode.manifest.verdict.grade == "PASS", episode.manifest.verdict.findings
     assert sum(episode.manifest.outcome == "success" for episode in episodes) >= 0.95 * DEMONSTRATIONS
     assert "PASS" in lam("episodes", "list", demonstrations)
-    done = lam("record", "--task", "reach", "--episodes", DEMONSTRATIONS, "--out", demonstrations)
+    done = lam("record", "--simulated", "--task", "reach", "--episodes", DEMONSTRATIONS, "--out", demonstrations)
     assert "0 episodes recorded" in done, "an interrupted recording counts on from what is there"
 
 
