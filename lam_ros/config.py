@@ -23,6 +23,11 @@ from lam_ros.share import share_path
 T = TypeVar("T")
 
 
+def _latency(seconds: float) -> None:
+    if not 0.0 <= seconds < 1.0:
+        raise ConfigError(f"latency_s is {seconds}; it must be from 0 to 1 s.")
+
+
 def _positive(owner: object, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
@@ -48,7 +53,10 @@ class JointConfig:
 
 @dataclass(frozen=True)
 class CameraConfig:
-    """One camera: its image topic, size in pixels and rate in Hz."""
+    """One camera: its image topic, size in pixels and rate in Hz.
+
+    ``latency_s``: from the light on the sensor to the header's stamp; `lam calibrate latency` measures it.
+    """
 
     topic: str
     width: int
@@ -56,9 +64,11 @@ class CameraConfig:
     rate_hz: float
     transport: Literal["raw", "compressed"] = "raw"
     frame_id: str = ""
+    latency_s: float = 0.0
 
     def __post_init__(self) -> None:
         _positive(self, "width", "height", "rate_hz")
+        _latency(self.latency_s)
 
     @property
     def subscribed_topic(self) -> str:
@@ -67,14 +77,19 @@ class CameraConfig:
 
 @dataclass(frozen=True)
 class JointStatesConfig:
-    """Where measured joint positions come from, and how old they may be (s) when a command is computed."""
+    """Where measured joint positions come from, and how old they may be (s) when a command is computed.
+
+    ``latency_s``: from the measurement to the header's stamp.
+    """
 
     topic: str = "joint_states"
     rate_hz: float = 100.0
     max_age_s: float = 0.1
+    latency_s: float = 0.0
 
     def __post_init__(self) -> None:
         _positive(self, "rate_hz", "max_age_s")
+        _latency(self.latency_s)
 
 
 @dataclass(frozen=True)
@@ -87,10 +102,18 @@ class CommandConfig:
 
 @dataclass(frozen=True)
 class PolicyTickConfig:
-    """The policy's tick: its rate in Hz, and the largest age difference (s) between the images of one tick."""
+    """The policy's tick.
+
+    Attributes:
+        rate_hz: how often it ticks.
+        max_image_skew_s: the largest age difference between the images of one tick.
+        clock: the camera whose frames are the ticks, with the newest frames of the others not younger than it; empty:
+            a tick is complete when every camera has delivered.
+    """
 
     rate_hz: float = 20.0
     max_image_skew_s: float = 0.1
+    clock: str = ""
 
     def __post_init__(self) -> None:
         _positive(self, "rate_hz", "max_image_skew_s")
@@ -214,6 +237,10 @@ class RobotConfig:
         for noun, entries in (("joints", self.joints), ("cameras", self.cameras)):
             if not entries:
                 raise ConfigError(f"{noun} is empty; name at least one.")
+        if self.policy.clock and self.policy.clock not in self.cameras:
+            raise ConfigError(
+                f"policy.clock is {self.policy.clock!r}, which is no camera; there are {', '.join(self.cameras)}."
+            )
         for name, camera in self.cameras.items():
             if camera.rate_hz < self.policy.rate_hz * 0.99:
                 raise ConfigError(

@@ -6,26 +6,38 @@ A tick is complete when every camera has delivered a frame since the last tick, 
     wrist   |------x--------x--------x
     ticks          t0       t1       t2     each stamped with its oldest image (here the front one)
 
-The state of a tick is the newest measured at or before its stamp. The action of a tick, for training, is the first
-command at or after its stamp and before the next tick's: what the human answered to what could be seen.
+With a clock camera (``policy.clock``) each of its frames is a tick, with the newest frames of the others that are not
+younger:
+
+    front   |----x--------x--------x        the clock
+    wrist   |--x---x---x---x---x---x
+    ticks        t0       t1       t2       wrist's frames: the last at or before each x of front
+
+Stamps are times of capture: header stamps less the sensor's latency in the robot YAML. The state of a tick is
+interpolated between the measurements before and after its stamp; live, where none has come after yet, it is the newest
+before. The action of a tick, for training, is the first command that answers what could be seen: at or after the tick,
+and before the next.
 """
 
 from __future__ import annotations
 
 import bisect
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lam_ros.config import RobotConfig
+from lam_ros.config import JointStatesConfig, RobotConfig
 from lam_ros.contract import Contract, seconds_to_ns
 from lam_ros.demonstrations.dataset import Dataset, Demonstration, digest_of
 from lam_ros.demonstrations.episode import Episode
 from lam_ros.demonstrations.wire import decode, stamp_ns_of
 from lam_ros.errors import ContractError, EpisodeError
 from lam_ros.images import rgb_from_compressed, rgb_from_image, scale_image, view_compressed, view_image
+
+CLOCKED_FRAMES = 8  # of each camera are kept beside a clock
 
 
 @dataclass(frozen=True)
@@ -40,82 +52,110 @@ class TickAssembler:
     """Puts frames together into ticks. The newest frame of a camera wins; older ones are dropped and counted.
 
     Args:
-        robot: its cameras, policy rate and largest image skew.
+        robot: its cameras and their latencies, policy rate, clock camera, and largest image skew.
     """
 
     def __init__(self, robot: RobotConfig) -> None:
         self._cameras = robot.camera_names
+        self._latency_ns = {name: seconds_to_ns(camera.latency_s) for name, camera in robot.cameras.items()}
+        self._clock = robot.policy.clock
         # Frames jitter: a period counts as over when most of it is.
         self._period_ns = seconds_to_ns(0.75 / robot.policy.rate_hz)
         self._skew_ns = seconds_to_ns(robot.policy.max_image_skew_s)
-        self._frames: dict[str, tuple[int, Any]] = {}
+        self._frames: dict[str, deque[tuple[int, Any]]] = self._none()
         self._last_tick_ns: int | None = None
         self.dropped = 0
 
-    def is_due(self, stamp_ns: int) -> bool:
-        """Whether a frame of this stamp may be part of the next tick, or comes sooner than the policy ticks."""
-        if self._last_tick_ns is not None and stamp_ns < self._last_tick_ns - self._skew_ns:
+    def _none(self) -> dict[str, deque[tuple[int, Any]]]:
+        # Beside a clock, some frames of the others may be younger than it when it arrives.
+        return {name: deque(maxlen=CLOCKED_FRAMES if self._clock else 1) for name in self._cameras}
+
+    def is_due(self, camera: str, stamp_ns: int) -> bool:
+        """Whether a frame with this header stamp may be part of a tick, or comes sooner than the policy ticks."""
+        captured_ns = stamp_ns - self._latency_ns[camera]
+        if self._last_tick_ns is not None and captured_ns < self._last_tick_ns - self._skew_ns - self._period_ns:
             self._last_tick_ns = None  # time went back: another run of a simulator or a bag
-            self._frames.clear()
-        return self._last_tick_ns is None or stamp_ns - self._last_tick_ns >= self._period_ns
+            self._frames = self._none()
+        if self._last_tick_ns is None or (self._clock and camera != self._clock):
+            return True
+        return captured_ns - self._last_tick_ns >= self._period_ns
 
     def push(self, camera: str, stamp_ns: int, image: Any) -> Tick | None:
-        """Add one frame; the tick that it completes, if it does.
+        """Add one frame with its header stamp; the tick that it completes, if it does.
 
         Raises:
             ContractError: the frames at hand are too far apart in time to be one observation; the older are dropped.
         """
-        if not self.is_due(stamp_ns):
+        if not self.is_due(camera, stamp_ns):
             self.dropped += 1
             return None
-        if camera in self._frames:
-            self.dropped += 1
-        self._frames[camera] = (stamp_ns, image)
-        if len(self._frames) < len(self._cameras):
+        frames = self._frames[camera]
+        self.dropped += len(frames) == frames.maxlen
+        frames.append((stamp_ns - self._latency_ns[camera], image))
+        if self._clock:
+            return self._tick_of_clock() if camera == self._clock else None
+        if not all(self._frames.values()):
             return None
-        stamps = {name: stamp for name, (stamp, _) in self._frames.items()}
+        return self._tick({name: frames[-1] for name, frames in self._frames.items()})
+
+    def _tick_of_clock(self) -> Tick | None:
+        (clock_ns, _) = self._frames[self._clock][-1]
+        chosen = {}
+        for name, frames in self._frames.items():
+            while len(frames) > 1 and frames[1][0] <= clock_ns:
+                frames.popleft()
+            if not frames or frames[0][0] > clock_ns:
+                self.dropped += 1
+                return None
+            chosen[name] = frames[0]
+        return self._tick(chosen)
+
+    def _tick(self, chosen: dict[str, tuple[int, Any]]) -> Tick:
+        stamps = {name: stamp for name, (stamp, _) in chosen.items()}
         oldest, newest = min(stamps.values()), max(stamps.values())
         if newest - oldest > self._skew_ns:
             late = [name for name, stamp in stamps.items() if newest - stamp > self._skew_ns]
             for name in late:
-                del self._frames[name]
+                self._frames[name].popleft()
                 self.dropped += 1
             raise ContractError(
                 f"camera {', '.join(late)} is {(newest - oldest) / 1e6:.0f} ms behind the others; at most "
                 f"{self._skew_ns / 1e6:.0f} ms make one observation. Check its clock and rate."
             )
-        images = {name: self._frames[name][1] for name in self._cameras}
-        self._frames.clear()
-        self._last_tick_ns = oldest
-        return Tick(oldest, images)
+        if not self._clock:
+            self._frames = self._none()
+        self._last_tick_ns = newest if self._clock else oldest
+        return Tick(oldest, {name: chosen[name][1] for name in self._cameras})
 
 
 class StateHistory:
     """Measured joint positions of the last while, to find the state at a tick.
 
     Args:
-        max_age_ns: a state may be this much older than the tick.
+        joint_states: how old a state may be, and its latency.
         keep: how many to remember.
     """
 
-    def __init__(self, max_age_ns: int, keep: int = 400) -> None:
-        self._max_age_ns = max_age_ns
+    def __init__(self, joint_states: JointStatesConfig, keep: int = 400) -> None:
+        self._max_age_ns = seconds_to_ns(joint_states.max_age_s)
+        self._latency_ns = seconds_to_ns(joint_states.latency_s)
         self._keep = keep
         self._stamps: list[int] = []
         self._states: list[np.ndarray] = []
 
     def push(self, stamp_ns: int, state: np.ndarray) -> None:
-        """Add a state (J,); stamps that go back start a new history."""
-        if self._stamps and stamp_ns < self._stamps[-1]:
+        """Add a state (J,) with its header stamp; stamps that go back start a new history."""
+        measured_ns = stamp_ns - self._latency_ns
+        if self._stamps and measured_ns < self._stamps[-1]:
             self._stamps.clear()
             self._states.clear()
-        self._stamps.append(stamp_ns)
+        self._stamps.append(measured_ns)
         self._states.append(state)
         if len(self._stamps) > self._keep:
             del self._stamps[0], self._states[0]
 
     def at(self, stamp_ns: int) -> np.ndarray:
-        """The newest state (J,) at or before a stamp.
+        """The state (J,) at a time: as measured then, else between the measurements around it, else the newest before.
 
         Raises:
             ContractError: there is none that is young enough.
@@ -125,13 +165,20 @@ class StateHistory:
             raise ContractError(
                 "no joint state is as old as the images; check that joint states arrive, and the clocks."
             )
-        age_ns = stamp_ns - self._stamps[index]
+        before_ns, before = self._stamps[index], self._states[index]
+        if before_ns < stamp_ns and index + 1 < len(self._stamps):
+            after_ns, after = self._stamps[index + 1], self._states[index + 1]
+            if after_ns - before_ns <= self._max_age_ns:
+                share = (stamp_ns - before_ns) / (after_ns - before_ns)
+                interpolated: np.ndarray = (before + share * (after - before)).astype(before.dtype)
+                return interpolated
+        age_ns = stamp_ns - before_ns
         if age_ns > self._max_age_ns:
             raise ContractError(
                 f"the newest joint state is {age_ns / 1e6:.0f} ms older than the images, more than "
                 f"{self._max_age_ns / 1e6:.0f} ms (joint_states.max_age_s); check the robot driver and the clocks."
             )
-        return self._states[index]
+        return before
 
 
 @dataclass(frozen=True)
@@ -159,7 +206,8 @@ def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], com
     """
     contract = Contract.of(robot)
     cameras = {camera.subscribed_topic.lstrip("/"): name for name, camera in robot.cameras.items()}
-    frames: list[tuple[int, int, str, np.ndarray]] = []
+    latest_ns = seconds_to_ns(max(camera.latency_s for camera in robot.cameras.values()))
+    frames: list[tuple[int, str, np.ndarray]] = []
     states: list[tuple[int, np.ndarray]] = []
     commands: list[tuple[int, bool, np.ndarray]] = []
     for topic, msgtype, data, _ in episode.messages():
@@ -173,25 +221,27 @@ def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], com
                 view = view_compressed(data)
                 image = rgb_from_compressed(view)
             contract.validate_image(cameras[name], image)
-            order = contract.cameras.index(cameras[name])
-            frames.append((view.stamp_ns, order, cameras[name], scale_image(image, image_size)))
+            frames.append((view.stamp_ns, cameras[name], scale_image(image, image_size)))
         elif name == robot.joint_states.topic.lstrip("/"):
             message = decode(msgtype, data)
             states.append((stamp_ns_of(message), contract.in_order(message.name, message.position, topic)))
         elif name == command_topic.lstrip("/"):
             message = decode(msgtype, data)
-            held = message.header.frame_id == "hold"
-            commands.append((stamp_ns_of(message), held, contract.in_order(message.name, message.position, topic)))
+            driver, stamp_ns = message.header.frame_id, stamp_ns_of(message)
+            # A policy's command has the stamp of the images that it answers. A human's has its own time: it belongs to
+            # the images that would have reached a policy by then.
+            answers_ns = stamp_ns if driver == "policy" else stamp_ns - latest_ns
+            commands.append((answers_ns, driver == "hold", contract.in_order(message.name, message.position, topic)))
     for noun, found in (("images", frames), ("joint states", states), ("commands", commands)):
         if not found:
             raise EpisodeError(f"{episode.folder} holds no {noun}; see `lam episodes list` for its topics.")
-    history = StateHistory(seconds_to_ns(robot.joint_states.max_age_s), keep=len(states))
+    history = StateHistory(robot.joint_states, keep=len(states))
     for stamp, state in sorted(states, key=lambda entry: entry[0]):
         history.push(stamp, state)
     driven = sorted((c for c in commands if not c[1]), key=lambda c: c[0]) or sorted(commands, key=lambda c: c[0])
     in_force = _Commands([c[0] for c in driven], [c[2] for c in driven])
     # Live, a tick before the first joint state is refused.
-    first_ns = min(stamp for stamp, _ in states)
+    first_ns = min(stamp for stamp, _ in states) - seconds_to_ns(robot.joint_states.latency_s)
     ticks = [tick for tick in _ticks(robot, frames) if tick.stamp_ns >= first_ns]
     rows = []
     for tick, following in zip(ticks, [*ticks[1:], None], strict=True):
@@ -206,10 +256,11 @@ def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], com
     return Demonstration(np.stack(images), np.stack(state), np.stack(actions), np.array(stamps, dtype=np.int64))
 
 
-def _ticks(robot: RobotConfig, frames: list[tuple[int, int, str, np.ndarray]]) -> list[Tick]:
+def _ticks(robot: RobotConfig, frames: list[tuple[int, str, np.ndarray]]) -> list[Tick]:
+    """The ticks of frames in the order in which they arrived, as live."""
     assembler = TickAssembler(robot)
     ticks = []
-    for stamp, _, camera, image in sorted(frames, key=lambda frame: frame[:2]):
+    for stamp, camera, image in frames:
         try:
             tick = assembler.push(camera, stamp, image)
         except ContractError:  # live, this tick would have been refused and counted just so

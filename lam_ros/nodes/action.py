@@ -32,7 +32,7 @@ class ActionNode(PolicyNode):
     def configure(self) -> None:
         self.load_policy()
         self._gap_ns = seconds_to_ns(GAP_TICKS / self.robot.policy.rate_hz)
-        self._history = StateHistory(seconds_to_ns(self.robot.joint_states.max_age_s))
+        self._history = StateHistory(self.robot.joint_states)
         self._last_stamp_ns: int | None = None
         self._takeover = False
         self._resets = 0

@@ -70,7 +70,7 @@ class PerceptionNode(PolicyNode):
             return
         try:
             frame = view(serialized, self.robot.cameras[camera].transport == "compressed")
-            seen = self._see(camera, frame) if self._assembler.is_due(frame.stamp_ns) else None
+            seen = self._see(camera, frame) if self._assembler.is_due(camera, frame.stamp_ns) else None
             tick = self._assembler.push(camera, frame.stamp_ns, seen)
             if tick is not None:
                 self._publish(tick)

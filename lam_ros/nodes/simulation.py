@@ -22,6 +22,7 @@ from std_msgs.msg import ColorRGBA
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
+from lam_ros.contract import seconds_to_ns
 from lam_ros.errors import ContractError, SimulationError
 from lam_ros.nodes.base import ERROR, OK, PlainNode, ns_to_stamp, stamp_to_ns
 from lam_ros.nodes.images import compressed_message, image_message
@@ -222,7 +223,8 @@ class SimulationNode(PlainNode):
 
     def _publish_joints(self) -> None:
         simulation = self._simulation
-        message = joint_message(self.contract.joints, simulation.state, simulation.now_ns)
+        stamp_ns = simulation.now_ns + seconds_to_ns(self.robot.joint_states.latency_s)
+        message = joint_message(self.contract.joints, simulation.state, stamp_ns)
         message.velocity = simulation.velocity.astype(float).tolist()
         self._joints.publish(message)
 
@@ -236,7 +238,9 @@ class SimulationNode(PlainNode):
         if frame is None:
             return
         raw, compressed = self._frames[camera]
-        frame_id, stamp_ns = self.robot.cameras[camera].frame_id, self._simulation.now_ns
+        described = self.robot.cameras[camera]
+        # As a real camera stamps: so much later than the light fell in.
+        frame_id, stamp_ns = described.frame_id, self._simulation.now_ns + seconds_to_ns(described.latency_s)
         if raw.get_subscription_count():
             raw.publish(image_message(frame, stamp_ns, frame_id))
         if compressed.get_subscription_count():

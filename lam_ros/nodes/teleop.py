@@ -12,7 +12,6 @@ from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
 from lam_ros.config import RECORDER_ACTIONS
-from lam_ros.contract import seconds_to_ns
 from lam_ros.control.limits import MotionLimits
 from lam_ros.control.teleop import KeyboardJog
 from lam_ros.control.terminal import Keys
@@ -32,7 +31,7 @@ class TeleopNode(PlainNode):
         super().__init__("teleop", **kwargs)
         self.declare("source", "expert", "expert (the simulator's scripted demonstrator) or keyboard.", read_only=True)
         self.declare("task", "reach", "The task that the expert demonstrates.", read_only=True)
-        self._history = StateHistory(seconds_to_ns(self.robot.joint_states.max_age_s))
+        self._history = StateHistory(self.robot.joint_states)
         self._measured: np.ndarray | None = None
         self._takeover = False
         self._commands = self.create_publisher(JointState, "teleop/command", COMMAND)

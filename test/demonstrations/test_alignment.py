@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lam_ros.config import RobotConfig
+from lam_ros.config import JointStatesConfig, RobotConfig
 from lam_ros.demonstrations.alignment import StateHistory, Tick, TickAssembler, align, load_dataset
 from lam_ros.demonstrations.dataset import Dataset, chunk_targets, digest_of
 from lam_ros.errors import ContractError, EpisodeError, TrainingError
@@ -23,6 +23,18 @@ def feed(assembler: TickAssembler, frames: list[tuple[str, int]]) -> list[Tick]:
     """Push (camera, stamp in ms) with the stamp as the image."""
     ticks = [assembler.push(camera, stamp * MS, stamp) for camera, stamp in frames]
     return [tick for tick in ticks if tick is not None]
+
+
+def history_of(max_age_ns: int, keep: int = 400, latency_ns: int = 0) -> StateHistory:
+    return StateHistory(JointStatesConfig(max_age_s=max_age_ns / 1e9, latency_s=latency_ns / 1e9), keep)
+
+
+def clocked(robot: RobotConfig, camera: str = "front", **latencies: float) -> RobotConfig:
+    cameras = {
+        name: dataclasses.replace(described, latency_s=latencies.get(name, 0.0))
+        for name, described in robot.cameras.items()
+    }
+    return dataclasses.replace(robot, cameras=cameras, policy=dataclasses.replace(robot.policy, clock=camera))
 
 
 def test_a_tick_is_stamped_with_its_oldest_image(robot: RobotConfig) -> None:
@@ -72,17 +84,101 @@ def test_when_time_goes_back_it_starts_over(robot: RobotConfig) -> None:
     assert [tick.stamp_ns for tick in ticks] == [10 * MS]
 
 
-def test_the_state_is_the_newest_at_or_before_the_stamp() -> None:
-    history = StateHistory(max_age_ns=100)
+def test_the_state_is_measured_or_interpolated_or_the_newest_before() -> None:
+    history = history_of(100)
     for stamp in (100, 110, 120):
-        history.push(stamp, np.array([float(stamp)]))
-    assert history.at(119)[0] == 110
-    assert history.at(120)[0] == 120
-    assert history.at(220)[0] == 120
+        history.push(stamp, np.array([2.0 * stamp], np.float32))
+    assert history.at(110)[0] == 220
+    assert history.at(119)[0] == pytest.approx(238)
+    assert history.at(119).dtype == np.float32
+    assert history.at(120)[0] == 240
+    assert history.at(220)[0] == 240
+
+
+def test_nothing_is_interpolated_over_a_pause() -> None:
+    history = history_of(100)
+    history.push(0, np.array([0.0]))
+    history.push(150, np.array([150.0]))
+    assert history.at(90)[0] == 0.0
+    with pytest.raises(ContractError, match="older than the images"):
+        history.at(140)
+
+
+def test_a_state_counts_from_when_it_was_measured() -> None:
+    history = history_of(100, latency_ns=30)
+    history.push(130, np.array([1.0]))
+    history.push(150, np.array([2.0]))
+    assert history.at(100)[0] == 1.0
+    assert history.at(110)[0] == pytest.approx(1.5)
+
+
+def test_each_frame_of_the_clock_is_a_tick_with_the_newest_not_younger_of_the_others(robot: RobotConfig) -> None:
+    assembler = TickAssembler(clocked(robot))
+    frames = [("wrist", 0), ("wrist", 20), ("wrist", 40), ("front", 30), ("wrist", 60), ("wrist", 80), ("front", 80)]
+    ticks = feed(assembler, frames)
+    assert [tick.images for tick in ticks] == [{"front": 30, "wrist": 20}, {"front": 80, "wrist": 80}]
+    assert [tick.stamp_ns for tick in ticks] == [20 * MS, 80 * MS]
+
+
+def test_a_clock_without_the_others_makes_no_tick(robot: RobotConfig) -> None:
+    assembler = TickAssembler(clocked(robot))
+    assert feed(assembler, [("front", 0), ("wrist", 10), ("front", 5)]) == []
+    with pytest.raises(ContractError, match="camera wrist is 490 ms behind the others"):
+        feed(assembler, [("front", 500)])
+
+
+def test_the_clock_is_held_to_the_policys_rate(robot: RobotConfig) -> None:
+    frames = [(camera, stamp) for stamp in range(0, 1000, 10) for camera in ("wrist", "front")]
+    stamps = [tick.stamp_ns / MS for tick in feed(TickAssembler(clocked(robot)), frames)]
+    assert min(np.diff(stamps)) >= 37
+
+
+def test_frames_count_from_when_the_light_fell_in(robot: RobotConfig) -> None:
+    """The front camera stamps 40 ms late: its frame of 90 ms shows what the wrist's of 50 ms shows."""
+    late = clocked(robot, "front", front=0.04)
+    ticks = feed(TickAssembler(late), [("wrist", 0), ("wrist", 50), ("wrist", 75), ("front", 90)])
+    assert [(tick.stamp_ns, tick.images) for tick in ticks] == [(50 * MS, {"front": 90, "wrist": 50})]
+
+
+def test_latencies_shift_what_belongs_to_a_tick(recording: Any, robot: RobotConfig) -> None:
+    """With both cameras 20 ms late, the state is the one at capture, and a human's answer comes 20 ms later."""
+    for tick in range(4):
+        at = 1000 + 50 * tick
+        for step in range(5):
+            recording.state(at - 20 + 10 * step, tick + 0.1 * step)
+        recording.image(FRONT, at, tick)
+        recording.image(WRIST, at, tick)
+        recording.command(at - 10, -1.0)  # before the frames arrived: answers the tick before
+        recording.command(at + 5, 100.0 + tick)
+    late = clocked(robot, "", front=0.02, wrist=0.02)
+    demonstration = align(recording.sealed(), late, SIZE, "lam/command")
+    np.testing.assert_array_equal(demonstration.stamps_ns, (980 + 50 * np.arange(4)) * MS)
+    np.testing.assert_allclose(demonstration.state[:, 0], np.arange(4))
+    np.testing.assert_allclose(demonstration.action[:, 0], 100.0 + np.arange(4))
+
+
+def test_a_policys_command_belongs_to_the_images_it_answers(recording: Any, robot: RobotConfig) -> None:
+    for tick in range(3):
+        recording.state(980 + 50 * tick, 0.0)
+        recording.image(FRONT, 1000 + 50 * tick, tick)
+        recording.image(WRIST, 1000 + 50 * tick, tick)
+        recording.command(980 + 50 * tick, 7.0 + tick, "policy")
+    late = clocked(robot, "", front=0.02, wrist=0.02)
+    demonstration = align(recording.sealed(), late, SIZE, "lam/command")
+    np.testing.assert_allclose(demonstration.action[:, 0], [7.0, 8.0, 9.0])
+
+
+def test_between_two_states_a_tick_is_interpolated(recording: Any, robot: RobotConfig) -> None:
+    for at, value in ((1000, 1.0), (1010, 2.0)):
+        recording.state(at, value)
+    recording.image(FRONT, 1004, 0)
+    recording.image(WRIST, 1005, 0)
+    recording.command(1006, 5.0)
+    assert align(recording.sealed(), robot, SIZE, "lam/command").state[0, 0] == pytest.approx(1.4)
 
 
 def test_a_state_too_old_or_too_young_is_refused() -> None:
-    history = StateHistory(max_age_ns=100 * MS)
+    history = history_of(100 * MS)
     with pytest.raises(ContractError, match="no joint state is as old as the images"):
         history.at(5)
     history.push(10 * MS, np.zeros(1))
@@ -95,7 +191,7 @@ def test_a_state_too_old_or_too_young_is_refused() -> None:
 
 
 def test_history_forgets_the_oldest_and_starts_over_when_time_goes_back() -> None:
-    history = StateHistory(max_age_ns=1000, keep=2)
+    history = history_of(1000, keep=2)
     for stamp in (1, 2, 3):
         history.push(stamp, np.array([float(stamp)]))
     with pytest.raises(ContractError):
