@@ -23,7 +23,7 @@ from lam_ros.share import share_path
 
 PR_SET_PDEATHSIG = 1
 GRACE_S = 6.0  # for a node to stop by itself
-BringUp = Literal["simulate", "record", "deploy"]
+BringUp = Literal["simulate", "record", "deploy", "gate"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ def plan(what: BringUp, options: Options) -> list[Process]:
     simulate: simulator, gate, and the policy where a checkpoint is given, else whoever demonstrates.
     record: gate, recorder and whoever demonstrates, with the simulator if it is the robot.
     deploy: gate, perception and action, with the simulator if it is the robot.
+    gate: the gate alone, for whoever commands through it.
 
     Raises:
         BringUpError, ConfigError: something that the bring-up needs is missing.

@@ -24,6 +24,8 @@ app = typer.Typer(
 )
 episodes_app = typer.Typer(help="Look at recorded episodes.", no_args_is_help=True)
 app.add_typer(episodes_app, name="episodes")
+calibrate_app = typer.Typer(help="Measure what the robot YAML must say.", no_args_is_help=True)
+app.add_typer(calibrate_app, name="calibrate")
 
 Robot = Annotated[str, typer.Option(help="Robot YAML, or the name of a robot that lam_ros ships.")]
 TaskName = Annotated[str, typer.Option(help="Task of the embedded simulator: reach, push or pick_place.")]
@@ -249,6 +251,43 @@ def demo(
 
     with friendly_errors():
         run_demo(robot, task, episodes, demonstrations, seed, fast, out)
+
+
+@calibrate_app.command("latency")
+def latency_command(
+    joint: Annotated[str, typer.Option(help="The joint to move: one that moves much in the pictures.")],
+    robot: Robot = DEFAULT_ROBOT,
+    amplitude: Annotated[float, typer.Option(min=0.001, help="How far to either side, in the joint's unit.")] = 0.1,
+    seconds: Annotated[float, typer.Option(min=6.0, max=120.0, help="How long to move.")] = 15.0,
+    simulated: Annotated[bool, typer.Option("--simulated", help="The embedded simulator is the robot.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the arm moves.")] = False,
+) -> None:
+    """Measure how late cameras show a motion, and how late the arm follows: moves one joint through the gate, slowly.
+
+    Start the robot's driver and cameras before; `lam` starts the gate. Put what it finds into the robot YAML
+    (cameras.NAME.latency_s): images, states and commands are then aligned by when the light fell in. The arm's own lag
+    needs no entry: it is the same in demonstrations and in use.
+    """
+    from lam_ros.cli import steps
+    from lam_ros.control.latency import Delay
+
+    with friendly_errors():
+        if not (simulated or yes):
+            typer.confirm(f"{joint} will move by ±{amplitude:g} for {seconds:.0f} s. Is the arm free to?", abort=True)
+        with progress() as display:
+            bar = display.add_task(f"moving {joint}", total=100, note="")
+            found = steps.measure_latency(
+                robot, joint, amplitude, seconds, simulated, lambda done: display.update(bar, completed=100 * done)
+            )
+        table = Table("what", "delay", "explained", "in the robot YAML")
+        for name, delay in found.items():
+            if isinstance(delay, Delay):
+                entry = "-" if name == "command" else f"cameras.{name}.latency_s: {max(0.0, delay.seconds):.3f}"
+                what = "the arm after a command" if name == "command" else f"camera {name}"
+                table.add_row(what, f"{delay.seconds * 1e3:.0f} ms", f"{delay.explained:.0%}", entry)
+            else:
+                table.add_row(name, "-", "-", delay)
+        console.print(table)
 
 
 @episodes_app.command("list")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 from lam_ros.bringup import Options, Supervisor, node_environment, plan, require_ros
 from lam_ros.cli.console import isolated_ros, log_to
 from lam_ros.config import RobotConfig, load_robot
+from lam_ros.control.latency import Delay
 from lam_ros.demonstrations.alignment import load_dataset
 from lam_ros.demonstrations.episode import list_episodes
 from lam_ros.errors import BringUpError
@@ -146,6 +149,29 @@ def perform(
 
     _conduct(options, "simulate", log_file, body)
     return performance
+
+
+def measure_latency(
+    robot: str, joint: str, amplitude: float, seconds: float, simulated: bool, report: Callable[[float], None]
+) -> dict[str, Delay | str]:
+    """Move a joint through the gate and find the delays of cameras and arm; see ``CalibrationNode``."""
+    require_ros()
+    processes = plan("simulate", Options(robot, simulated=True)) if simulated else plan("gate", Options(robot))
+    log_file = Path("latency.log")
+    with isolated_ros() if simulated else contextlib.nullcontext(), log_to(log_file) as log:
+        os.environ.update(node_environment())
+        with Supervisor(log) as supervisor:
+            supervisor.start(processes)
+            from lam_ros.nodes.calibration import CalibrationNode, calibrating
+
+            with calibrating(partial(CalibrationNode, joint, amplitude, seconds), robot, simulated) as (node, spin):
+
+                def spin_and_check() -> None:
+                    spin()
+                    supervisor.check()
+
+                node.drive(spin_and_check, report)
+                return node.delays()
 
 
 def training_settings(config: Path | None, steps_scale: float = 1.0) -> TrainConfig:

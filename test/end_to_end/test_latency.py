@@ -1,0 +1,28 @@
+"""`lam calibrate latency` finds the delay that the simulated camera was given."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import yaml
+
+from lam_ros.share import share_path
+
+
+def test_a_late_camera_is_found(domain, tmp_path):
+    described = yaml.safe_load(share_path("config/desk_arm.yaml").read_text())
+    described["cameras"]["front"]["latency_s"] = 0.08
+    described["urdf"] = str(share_path("description/desk_arm.urdf"))
+    robot = tmp_path / "late.yaml"
+    robot.write_text(yaml.safe_dump(described, sort_keys=False))
+    command = [sys.executable, "-m", "lam_ros.cli.main", "calibrate", "latency", "--joint", "waist", "--simulated"]
+    ended = subprocess.run(
+        [*command, "--robot", str(robot), "--seconds", "9"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    found = {name: int(ms) for name, ms in re.findall(r"camera (\w+) +│ +(-?\d+) ms", ended.stdout)}
+    assert abs(found["front"] - found["wrist"] - 80) <= 15, ended.stdout  # what rendering costs, both have
+    assert "cameras.front.latency_s: 0.0" in ended.stdout
