@@ -50,6 +50,9 @@ setup(
         # Real ROS 2 (Kilted) as wheels, for machines without an apt installation.
         "ros": ["ros-rclpy>=9", "ros-rmw-fastrtps-cpp>=9", "ros-common-interfaces>=5.5"],
         "sim": ["mujoco>=3.3", "mink>=0.0.13", "daqp>=0.6"],
+        # Other tools' formats: LeRobot (Parquet, video) and robomimic (HDF5).
+        "interop": ["av>=14", "h5py>=3.8", "pyarrow>=15"],
+        "view": ["rerun-sdk>=0.24"],
         "train": ["lightning>=2.5", "matplotlib>=3.7", "pillow>=10", "tensorboard>=2.14"],
         "dev": ["hypothesis>=6", "mypy>=1.10", "pytest>=8", "pytest-timeout>=2", "ruff>=0.6", "types-PyYAML"],
     },

@@ -71,6 +71,10 @@ class CameraConfig:
         _latency(self.latency_s)
 
     @property
+    def message_type(self) -> str:
+        return f"sensor_msgs/msg/{'Image' if self.transport == 'raw' else 'CompressedImage'}"
+
+    @property
     def subscribed_topic(self) -> str:
         return self.topic if self.transport == "raw" else f"{self.topic}/compressed"
 

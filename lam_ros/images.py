@@ -190,6 +190,19 @@ def rgb_from_compressed(message: Any) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+def read_frame(msgtype: str, serialized: bytes) -> tuple[int, np.ndarray]:
+    """(header stamp in ns, uint8 (H, W, 3) RGB) of a serialized sensor_msgs Image or CompressedImage.
+
+    Raises:
+        UnknownEncodingError, ImageError: see ``rgb_from_image`` and ``rgb_from_compressed``.
+    """
+    if msgtype.endswith("/Image"):
+        raw = view_image(serialized)
+        return raw.stamp_ns, rgb_from_image(raw)
+    compressed = view_compressed(serialized)
+    return compressed.stamp_ns, rgb_from_compressed(compressed)
+
+
 def scale_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """uint8 (H, W, 3) at the policy's ``size`` (width, height); the image itself where it has that size already.
 

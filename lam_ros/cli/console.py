@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Annotated, TypeVar
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -21,7 +23,10 @@ from rich.progress import (
 
 from lam_ros.errors import LamError
 
+T = TypeVar("T")
 console = Console()
+Robot = Annotated[str, typer.Option(help="Robot YAML, or the name of a robot that lam_ros ships.")]
+DEFAULT_ROBOT = "desk_arm"
 
 
 @contextlib.contextmanager
@@ -37,6 +42,15 @@ def progress() -> Iterator[Progress]:
     )
     with Progress(*columns, console=console) as display:
         yield display
+
+
+def track(items: Sequence[T], description: str) -> Iterator[T]:
+    """The items, one after the other, behind a progress bar."""
+    with progress() as display:
+        bar = display.add_task(description, total=len(items), note="")
+        for item in items:
+            yield item
+            display.advance(bar)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
-from lam_ros.cli.console import TrainingBars, console, friendly_errors, print_log, progress
+from lam_ros.cli.console import DEFAULT_ROBOT, Robot, TrainingBars, console, friendly_errors, print_log, progress
+from lam_ros.cli.episodes import episodes_app
 from lam_ros.config import load_robot
 from lam_ros.learning.seeds import UNSEEN_SEED
 
@@ -22,15 +23,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-episodes_app = typer.Typer(help="Look at recorded episodes.", no_args_is_help=True)
 app.add_typer(episodes_app, name="episodes")
 calibrate_app = typer.Typer(help="Measure what the robot YAML must say.", no_args_is_help=True)
 app.add_typer(calibrate_app, name="calibrate")
 
-Robot = Annotated[str, typer.Option(help="Robot YAML, or the name of a robot that lam_ros ships.")]
 TaskName = Annotated[str, typer.Option(help="Task of the embedded simulator: reach, push or pick_place.")]
 Seed = Annotated[int, typer.Option(help="Seed of the first episode; each further one counts up.")]
-DEFAULT_ROBOT = "desk_arm"
 
 
 @app.command()
@@ -288,54 +286,6 @@ def latency_command(
             else:
                 table.add_row(name, "-", "-", delay)
         console.print(table)
-
-
-@episodes_app.command("list")
-def list_command(folder: Annotated[Path, typer.Argument(help="Folder of episodes.")]) -> None:
-    """A table of the sealed episodes: task, outcome, verdict, messages."""
-    from lam_ros.demonstrations.episode import list_episodes
-
-    with friendly_errors():
-        table = Table("episode", "task", "outcome", "verdict", "messages", "findings")
-        for episode in list_episodes(folder):
-            manifest = episode.manifest
-            table.add_row(
-                manifest.name,
-                manifest.task,
-                manifest.outcome,
-                manifest.verdict.grade,
-                str(sum(topic.count for topic in manifest.topics.values())),
-                " ".join(manifest.verdict.findings[:2]),
-            )
-        console.print(table)
-
-
-@episodes_app.command("repair")
-def repair_command(folder: Annotated[Path, typer.Argument(help="Folder of episodes.")]) -> None:
-    """Seal again what can be read of recordings that a crash, or a full disk, ended before they were sealed."""
-    from lam_ros.demonstrations.repair import leftovers, recover
-    from lam_ros.errors import EpisodeError
-
-    with friendly_errors():
-        if not folder.is_dir():
-            raise EpisodeError(f"{folder} is no folder of episodes; check the path.")
-        found = [recover(leftover) for leftover in leftovers(folder, set_aside_too=True)]
-        for leftover in found:
-            console.print(f"{leftover.folder}: {leftover.sentence}")
-        sealed = sum(leftover.is_sealed for leftover in found)
-        console.print(f"{sealed} of {len(found)} leftovers are sealed again.")
-
-
-@episodes_app.command("verify")
-def verify_command(folder: Annotated[Path, typer.Argument(help="Folder of episodes.")]) -> None:
-    """Check every file of every sealed episode against its hash."""
-    from lam_ros.demonstrations.episode import list_episodes
-
-    with friendly_errors():
-        episodes = list_episodes(folder)
-        for episode in episodes:
-            episode.verify()
-        console.print(f"{len(episodes)} episodes are as they were sealed.")
 
 
 def main() -> None:

@@ -27,15 +27,15 @@ td, th { padding: .3rem .9rem; border-bottom: 1px solid #ddd; text-align: left }
 """
 
 
-def _embedded(data: bytes, kind: str) -> str:
+def embedded(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _png(figure: Figure) -> str:
+def embedded_figure(figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     plt.close(figure)
-    return _embedded(buffer.getvalue(), "png")
+    return embedded(buffer.getvalue(), "png")
 
 
 def success_plot(evaluations: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -147,11 +147,11 @@ def write_report(
         f"<td>{e['wilson_95'][0]:.2f} to {e['wilson_95'][1]:.2f}</td></tr>"
         for name, e in summary["evaluations"].items()
     )
-    moving = f'<img src="{_embedded(film_path.read_bytes(), "webp")}" alt="rollouts">' if film_path else "no film"
+    moving = f'<img src="{embedded(film_path.read_bytes(), "webp")}" alt="rollouts">' if film_path else "no film"
     curves = read_curves(log_folder)
     accuracy = curves.get("action", {}).get("val_accuracy", ([], [0.0]))[1][-1]
-    learning = f'<img src="{_png(learning_plot(curves))}" alt="learning curves">' if curves else ""
-    latency = f'<img src="{_png(latency_plot(latencies_ms))}" alt="latency">' if latencies_ms else ""
+    learning = f'<img src="{embedded_figure(learning_plot(curves))}" alt="learning curves">' if curves else ""
+    latency = f'<img src="{embedded_figure(latency_plot(latencies_ms))}" alt="latency">' if latencies_ms else ""
     path.write_text(
         f"""<!doctype html><meta charset="utf-8"><title>lam_ros: {html.escape(summary["task"])}</title>
 <style>{STYLE}</style>
@@ -159,7 +159,7 @@ def write_report(
 <p class="big">{trained["successes"]} of {trained["episodes"]}</p>
 <p>unseen episodes succeeded (95 % interval {low:.2f} to {high:.2f}), after {summary["demonstrations"]} demonstrations.
 Every frame, state and command went through the ROS 2 nodes.</p>
-<img src="{_png(success_plot(summary["evaluations"]))}" alt="success rates">
+<img src="{embedded_figure(success_plot(summary["evaluations"]))}" alt="success rates">
 <table><tr><th>who</th><th>succeeded</th><th>95 % interval</th></tr>{rows}</table>
 <h2>The policy at work</h2>{moving}
 <p class="note">Bright: where the CNN looks (its spatial softmax), from <code>lam/explain/&lt;camera&gt;</code>.</p>

@@ -31,11 +31,12 @@ import numpy as np
 
 from lam_ros.config import JointStatesConfig, RobotConfig
 from lam_ros.contract import Contract, seconds_to_ns
+from lam_ros.demonstrations.cache import cached
 from lam_ros.demonstrations.dataset import Dataset, Demonstration, digest_of
 from lam_ros.demonstrations.episode import Episode
 from lam_ros.demonstrations.wire import decode, stamp_ns_of
 from lam_ros.errors import ContractError, EpisodeError
-from lam_ros.images import rgb_from_compressed, rgb_from_image, scale_image, view_compressed, view_image
+from lam_ros.images import read_frame, scale_image
 
 CLOCKED_FRAMES = 8  # of each camera are kept beside a clock
 
@@ -213,15 +214,9 @@ def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], com
     for topic, msgtype, data, _ in episode.messages():
         name = topic.lstrip("/")
         if name in cameras:
-            view: Any
-            if msgtype.endswith("/Image"):
-                view = view_image(data)
-                image = rgb_from_image(view)
-            else:
-                view = view_compressed(data)
-                image = rgb_from_compressed(view)
+            stamp_ns, image = read_frame(msgtype, data)
             contract.validate_image(cameras[name], image)
-            frames.append((view.stamp_ns, cameras[name], scale_image(image, image_size)))
+            frames.append((stamp_ns, cameras[name], scale_image(image, image_size)))
         elif name == robot.joint_states.topic.lstrip("/"):
             message = decode(msgtype, data)
             states.append((stamp_ns_of(message), contract.in_order(message.name, message.position, topic)))
@@ -295,7 +290,7 @@ def load_dataset(
             )
     demonstrations = []
     for done, episode in enumerate(usable, 1):
-        demonstrations.append(align(episode, robot, image_size, command_topic))
+        demonstrations.append(cached(episode, robot, image_size, command_topic, align))
         report(done, len(usable))
     hashes = sorted(hash_ for episode in usable for hash_ in episode.manifest.sha256.values())
     digest = digest_of([*hashes, robot.digest, str(image_size)])

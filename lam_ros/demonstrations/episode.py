@@ -56,6 +56,9 @@ class Manifest:
         topics: what arrived on each.
         verdict: PASS, WARN or FAIL, with sentences.
         sha256: file name -> hash.
+        origin: what was done to which episode, where this one was made of another.
+        tags: the user's own words.
+        anonymised: how people were made unrecognisable; empty where they were not.
     """
 
     schema: str
@@ -68,6 +71,9 @@ class Manifest:
     topics: dict[str, TopicReport]
     verdict: Verdict
     sha256: dict[str, str]
+    origin: str = ""
+    tags: tuple[str, ...] = ()
+    anonymised: str = ""
 
 
 @dataclass(frozen=True)
@@ -441,6 +447,22 @@ def read_messages(bag: Path) -> Iterator[tuple[str, str, bytes, int]]:
         raise
     except Exception as error:  # damaged bytes may fail anywhere: in zstd, in struct, in mcap
         raise EpisodeError(f"{bag} cannot be read: {error!r}. Try `lam episodes verify`.") from None
+
+
+def read_topics(bag: Path) -> dict[str, Topic]:
+    """The recorded topics of a bag that lam_ros wrote, by name.
+
+    Raises:
+        EpisodeError: the file is damaged, or not lam_ros' own.
+    """
+    try:
+        with bag.open("rb") as file:
+            summary = make_reader(file).get_summary()
+            channels = summary.channels.values() if summary else ()
+            topics = [from_mapping(Topic, json.loads(channel.metadata[ABOUT])) for channel in channels]
+    except Exception as error:  # damaged bytes may fail anywhere
+        raise EpisodeError(f"{bag} cannot be read: {error!r}. Try `lam episodes verify`.") from None
+    return {topic.name: topic for topic in topics}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from lam_ros.config import CameraConfig, RobotConfig
 from lam_ros.contract import Contract
 from lam_ros.demonstrations.wire import decode, header_stamp_ns
 from lam_ros.errors import LamError
-from lam_ros.images import rgb_from_compressed, rgb_from_image, view_compressed, view_image
+from lam_ros.images import read_frame
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,7 @@ def _rate(
 
 def _image(contract: Contract, name: str, camera: CameraConfig, latest: bytes) -> Iterator[Finding]:
     try:
-        if camera.transport == "raw":
-            image = rgb_from_image(view_image(latest))
-        else:
-            image = rgb_from_compressed(view_compressed(latest))
+        _, image = read_frame(camera.message_type, latest)
         contract.validate_image(name, image)
     except LamError as error:
         yield Finding(True, str(error))

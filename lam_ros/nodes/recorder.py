@@ -90,8 +90,7 @@ class RecorderNode(LamNode):
         robot, joint_state = self.robot, "sensor_msgs/msg/JointState"
         wanted = []
         for camera in robot.cameras.values():
-            kind = "Image" if camera.transport == "raw" else "CompressedImage"
-            wanted.append(Wanted(camera.subscribed_topic, f"sensor_msgs/msg/{kind}", camera.rate_hz, required=True))
+            wanted.append(Wanted(camera.subscribed_topic, camera.message_type, camera.rate_hz, required=True))
             wanted.append(Wanted(f"{camera.topic.rpartition('/')[0]}/camera_info"))
         wanted.append(Wanted(robot.joint_states.topic, joint_state, robot.joint_states.rate_hz, required=True))
         wanted.append(Wanted("lam/command", joint_state, required=True))
