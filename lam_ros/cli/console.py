@@ -21,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from lam_ros.errors import LamError
+from lam_ros.errors import EpisodeError, LamError
 
 T = TypeVar("T")
 console = Console()
@@ -64,6 +64,15 @@ def friendly_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         console.print("interrupted; run the same command again to go on.")
         raise SystemExit(130) from None
+
+
+@contextlib.contextmanager
+def needs_interop() -> Iterator[None]:
+    """A package of another tool's format that is missing becomes one sentence."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise EpisodeError(f"{error.name} is not installed; `pip install 'lam_ros[interop]'`.") from None
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from lam_ros.cli.console import DEFAULT_ROBOT, Robot, console, friendly_errors, track
+from lam_ros.cli.console import DEFAULT_ROBOT, Robot, console, friendly_errors, needs_interop, progress, track
 from lam_ros.errors import EpisodeError, LamError
 
 if TYPE_CHECKING:
@@ -261,6 +261,82 @@ def tag_command(
         for folder in episodes:
             manifest = tag(open_episode(folder), add or (), remove or (), outcome or "").manifest
             console.print(f"{manifest.name}: {manifest.outcome} {escape(', '.join(manifest.tags))}")
+
+
+def _size(text: str) -> tuple[int, int] | None:
+    if not text:
+        return None
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise EpisodeError(f"--size is {text!r}; write it as 640x480.")
+    return int(width), int(height)
+
+
+@episodes_app.command("export")
+def export_command(
+    folder: Folder,
+    out: Annotated[Path, typer.Option(help="What to write: a folder (lerobot) or a file (robomimic).")],
+    to: Annotated[Literal["lerobot", "robomimic"], typer.Option(help="LeRobot dataset v3.0, or robomimic HDF5.")],
+    robot: Robot = DEFAULT_ROBOT,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the images; by default the first camera's.")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="Failures and FAIL verdicts too.")] = False,
+) -> None:
+    """Write the episodes, aligned at the policy's ticks, for another tool. Needs `lam_ros[interop]`.
+
+    Episodes come to LeRobot with joints in rad and m, and to robomimic as absolute joint targets.
+    """
+    from lam_ros.config import load_robot
+    from lam_ros.demonstrations.alignment import usable
+    from lam_ros.demonstrations.episode import list_episodes
+
+    with friendly_errors(), needs_interop():
+        from lam_ros.demonstrations.interop.lerobot import export_lerobot
+        from lam_ros.demonstrations.interop.robomimic import export_robomimic
+
+        described, episodes = load_robot(robot), list_episodes(folder)
+        chosen = episodes if everything else usable(episodes, described)
+        write = export_lerobot if to == "lerobot" else export_robomimic
+        ticks = write(track(chosen, "exporting"), described, out, size=_size(size))
+        console.print(f"{out}: {len(chosen)} episodes, {ticks} ticks")
+
+
+@episodes_app.command("import")
+def import_command(
+    sources: Annotated[list[Path], typer.Argument(help="rosbag2 folders, or one LeRobot dataset.")],
+    out: Annotated[Path, typer.Option(help="Folder of episodes that they go to.")],
+    source_format: Annotated[Literal["rosbag2", "lerobot"], typer.Option("--from", help="What the sources are.")],
+    robot: Robot = DEFAULT_ROBOT,
+    task: Annotated[str, typer.Option(help="rosbag2: what is shown, in words.")] = "",
+    commands: Annotated[
+        str, typer.Option(help="rosbag2: the topic that drove the arm; the joint states' where it was moved by hand.")
+    ] = "teleop/command",
+    lead: Annotated[float, typer.Option(help="rosbag2: commands count as given so many seconds earlier.")] = 0.0,
+) -> None:
+    """Make sealed episodes of recordings of other tools, with a robot YAML that names their topics or cameras.
+
+    A bag may be MCAP or sqlite3, as `ros2 bag record` writes it; every topic in it is kept as it is.
+    """
+    from lam_ros.config import load_robot
+
+    with friendly_errors(), needs_interop():
+        from lam_ros.demonstrations.interop.lerobot import import_lerobot
+        from lam_ros.demonstrations.interop.rosbag2 import import_bag
+
+        described = load_robot(robot)
+        made: list[Episode] = []
+        if source_format == "rosbag2":
+            for bag in track(sources, "importing"):
+                made.append(import_bag(bag, out, described, task, commands, lead))
+        else:
+            with progress() as display:
+                bar = display.add_task("importing", total=None, note="")
+
+                def report(done: int, total: int) -> None:
+                    display.update(bar, completed=done, total=total)
+
+                for folder in sources:
+                    made += import_lerobot(folder, out, described, report)
+        console.print(f"{len(made)} episodes are in {out}; `lam episodes stats {out}` looks them through.")
 
 
 @episodes_app.command("repair")

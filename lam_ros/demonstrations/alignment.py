@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import bisect
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -265,6 +265,26 @@ def _ticks(robot: RobotConfig, frames: list[tuple[int, str, np.ndarray]]) -> lis
     return ticks
 
 
+def usable(episodes: Sequence[Episode], robot: RobotConfig) -> list[Episode]:
+    """The successful and unmarked episodes whose verdict is not FAIL.
+
+    Raises:
+        EpisodeError: there are none, or they were recorded with another robot.
+    """
+    chosen = [e for e in episodes if e.manifest.outcome != "failure" and e.manifest.verdict.grade != "FAIL"]
+    if not chosen:
+        raise EpisodeError(f"none of {len(episodes)} episodes is usable; see `lam episodes list` for their verdicts.")
+    for episode in chosen:
+        # Not the digest: narrower limits or another rate make no demonstration worse, and joints, topics and sizes are
+        # checked where they are read.
+        if episode.manifest.robot != robot.name:
+            raise EpisodeError(
+                f"{episode.folder} was recorded with the robot {episode.manifest.robot}, not {robot.name}; "
+                "train with the robot YAML it was recorded with."
+            )
+    return chosen
+
+
 def load_dataset(
     episodes: list[Episode],
     robot: RobotConfig,
@@ -277,21 +297,11 @@ def load_dataset(
     Raises:
         EpisodeError: none of them can be used, or they were recorded with another robot.
     """
-    usable = [e for e in episodes if e.manifest.outcome != "failure" and e.manifest.verdict.grade != "FAIL"]
-    if not usable:
-        raise EpisodeError(f"none of {len(episodes)} episodes is usable; see `lam episodes list` for their verdicts.")
-    for episode in usable:
-        # Not the digest: narrower limits or another rate make no demonstration worse, and joints, topics and sizes are
-        # checked where they are read.
-        if episode.manifest.robot != robot.name:
-            raise EpisodeError(
-                f"{episode.folder} was recorded with the robot {episode.manifest.robot}, not {robot.name}; "
-                "train with the robot YAML it was recorded with."
-            )
+    chosen = usable(episodes, robot)
     demonstrations = []
-    for done, episode in enumerate(usable, 1):
+    for done, episode in enumerate(chosen, 1):
         demonstrations.append(cached(episode, robot, image_size, command_topic, align))
-        report(done, len(usable))
-    hashes = sorted(hash_ for episode in usable for hash_ in episode.manifest.sha256.values())
+        report(done, len(chosen))
+    hashes = sorted(hash_ for episode in chosen for hash_ in episode.manifest.sha256.values())
     digest = digest_of([*hashes, robot.digest, str(image_size)])
-    return Dataset(Contract.of(robot), usable[0].manifest.task, robot.name, demonstrations, digest)
+    return Dataset(Contract.of(robot), chosen[0].manifest.task, robot.name, demonstrations, digest)

@@ -1,0 +1,1 @@
+"""Demonstrations from and for other tools: rosbag2, LeRobot, robomimic."""
