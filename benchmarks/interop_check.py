@@ -86,7 +86,7 @@ def record(dataset: Path) -> list[Any]:
     """Episodes of the desk arm with the signals above, states at 100 Hz."""
     from lam_ros.config import load_robot
     from lam_ros.demonstrations.episode import EpisodeWriter, Topic, open_episode
-    from lam_ros.demonstrations.interop.messages import IMAGE, JOINT_STATE, image, joint_state
+    from lam_ros.demonstrations.messages import IMAGE, JOINT_STATE, image, joint_state
 
     robot = load_robot("desk_arm")
     episodes = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -280,6 +281,7 @@ def export_command(
     robot: Robot = DEFAULT_ROBOT,
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the images; by default the first camera's.")] = "",
     everything: Annotated[bool, typer.Option("--all", help="Failures and FAIL verdicts too.")] = False,
+    blur_faces: Annotated[bool, typer.Option("--anonymise", help="Blur faces; see `lam episodes anonymise`.")] = False,
 ) -> None:
     """Write the episodes, aligned at the policy's ticks, for another tool. Needs `lam_ros[interop]`.
 
@@ -296,8 +298,31 @@ def export_command(
         described, episodes = load_robot(robot), list_episodes(folder)
         chosen = episodes if everything else usable(episodes, described)
         write = export_lerobot if to == "lerobot" else export_robomimic
-        ticks = write(track(chosen, "exporting"), described, out, size=_size(size))
+        with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as beside:
+            if blur_faces:
+                from lam_ros.demonstrations.anonymise import anonymise
+
+                chosen = [anonymise(episode, Path(beside)) for episode in track(chosen, "blurring faces")]
+            ticks = write(track(chosen, "exporting"), described, out, size=_size(size))
         console.print(f"{out}: {len(chosen)} episodes, {ticks} ticks")
+
+
+@episodes_app.command("anonymise")
+def anonymise_command(
+    folder: Folder, out: Annotated[Path, typer.Option(help="Folder that the anonymised copies go to.")]
+) -> None:
+    """Copy all episodes with every face in them blurred; the manifests say so. Needs `lam_ros[anonymise]`.
+
+    No detector finds every face: look the copies through (`lam episodes plot`) before you pass them on. To export
+    without faces, export the copies.
+    """
+    from lam_ros.demonstrations.anonymise import anonymise
+    from lam_ros.demonstrations.episode import list_episodes
+
+    with friendly_errors():
+        for episode in track(list_episodes(folder), "blurring faces"):
+            copied = anonymise(episode, out).manifest
+            console.print(f"{copied.name}: {copied.anonymised}")
 
 
 @episodes_app.command("import")

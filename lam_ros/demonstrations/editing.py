@@ -15,7 +15,7 @@ from lam_ros.demonstrations.episode import (
     read_topics,
     set_replaced,
 )
-from lam_ros.errors import EpisodeError
+from lam_ros.errors import EpisodeError, LamError
 
 Transform = Callable[[str, str, bytes], bytes]  # topic, type, message -> the message to write instead
 
@@ -63,7 +63,7 @@ def rewrite(
                 writer.count_lost(name, report.lost)
         required = tuple(name for name, report in manifest.topics.items() if report.expected_hz and report.count)
         sealed = open_episode(writer.seal(manifest.outcome, required))
-    except EpisodeError:
+    except LamError:
         writer.discard()
         raise
     return change_manifest(sealed, origin=origin, tags=manifest.tags, anonymised=manifest.anonymised)

@@ -78,3 +78,18 @@ def test_a_wrong_folder_is_one_sentence(tmp_path: Path, command: str) -> None:
     told = said(command, tmp_path / "nowhere", code=1)
     assert told.startswith("error")
     assert "Traceback" not in told
+
+
+def test_export_without_faces_and_import_again(folder: Path, tmp_path: Path) -> None:
+    assert "1 episodes, 20 ticks" in said("export", folder, "--to", "lerobot", "--out", tmp_path / "le", "--anonymise")
+    assert "1 episodes are in" in said("import", tmp_path / "le", "--from", "lerobot", "--out", tmp_path / "back")
+    assert "2 episodes, 40 ticks" in said(
+        "export", folder, "--to", "robomimic", "--all", "--out", tmp_path / "demos.hdf5", "--size", "48x48"
+    )
+    assert "write it as 640x480" in said(
+        "export", folder, "--to", "lerobot", "--out", tmp_path / "no", "--size", "big", code=1
+    )
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["back", "data", "demos.hdf5", "le"]
+    assert "1 episodes are in" in said(
+        "import", folder / "episode_000000", "--from", "rosbag2", "--task", "fold", "--out", tmp_path / "back"
+    )

@@ -1,4 +1,4 @@
-"""Serialized ROS 2 messages made without ROS, for what comes from other formats."""
+"""Serialized ROS 2 messages made without ROS: for what comes from other formats, and for changed pictures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from lam_ros.contract import NANOSECONDS
 from lam_ros.demonstrations.wire import typestore
 
-IMAGE, JOINT_STATE = "sensor_msgs/msg/Image", "sensor_msgs/msg/JointState"
+IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+JOINT_STATE = "sensor_msgs/msg/JointState"
 
 
 def _header(stamp_ns: int, frame_id: str) -> Any:
@@ -34,3 +35,10 @@ def joint_state(stamp_ns: int, names: Sequence[str], positions: np.ndarray, fram
         _header(stamp_ns, frame_id), list(names), np.asarray(positions, np.float64), nothing, nothing
     )
     return bytes(typestore().serialize_cdr(message, JOINT_STATE))
+
+
+def compressed_image(stamp_ns: int, data: bytes, kind: str, frame_id: str = "") -> bytes:
+    """A sensor_msgs/CompressedImage; ``kind`` is its format, such as ``jpeg``."""
+    content = np.frombuffer(data, dtype=np.uint8)
+    message = typestore().types[COMPRESSED_IMAGE](_header(stamp_ns, frame_id), kind, content)
+    return bytes(typestore().serialize_cdr(message, COMPRESSED_IMAGE))
