@@ -21,16 +21,19 @@ from typing import Any
 
 import numpy as np
 import yaml
+from rich.console import Console
+from rich.table import Table
 
 from lam_ros.bringup import NODES, Process, node_environment
 from lam_ros.cli.console import isolated_ros
 from lam_ros.config import load_robot
-from lam_ros.demonstrations.episode import open_episode
+from lam_ros.demonstrations.episode import EpisodeWriter, Storage, Topic, open_episode
 from lam_ros.share import share_path
 
 WIDTH, HEIGHT, CAMERAS, RATE_HZ, JOINT_HZ, COMMAND_HZ = 640, 480, 4, 30.0, 500.0, 30.0
 SETTLE_S = 3.0  # for what is on its way through the middleware
 FRAMES = 8  # different pictures of each camera
+WRITTEN = 600  # frames in the comparison of writers
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -181,11 +184,67 @@ def record_live(load: float, seconds: float, settings: dict[str, Any]) -> dict[s
     }
 
 
+def write_all(writer_name: str, folder: Path, frames: list[bytes], count: int) -> tuple[float, int]:
+    """Write so many frames; (CPU seconds of this process, bytes on disk)."""
+    topic = Topic("/camera/image_raw", "sensor_msgs/msg/Image", RATE_HZ)
+    began = time.process_time()
+    if writer_name.startswith("episode"):
+        writer = EpisodeWriter(folder, "robot", "", "", storage=Storage(compress=writer_name.endswith("zstd")))
+        writer.add_topic(topic)
+        for number in range(count):
+            writer.write(topic.name, frames[number % FRAMES], number)
+        used = time.process_time() - began
+        writer.seal("success")
+    else:
+        from rosbags.rosbag2 import StoragePlugin, Writer
+        from rosbags.typesys import Stores, get_typestore
+
+        store = get_typestore(Stores.ROS2_JAZZY)
+        plugin = StoragePlugin.SQLITE3 if writer_name.endswith("sqlite3") else StoragePlugin.MCAP
+        with Writer(folder / "bag", version=9, storage_plugin=plugin) as bag:
+            connection = bag.add_connection(topic.name, topic.msgtype, typestore=store)
+            for number in range(count):
+                bag.write(connection, number, frames[number % FRAMES])
+        used = time.process_time() - began
+    return used, sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def compare_writers(count: int) -> dict[str, dict[str, float]]:
+    """MB written a second of CPU, and the size on disk, of our writer and of rosbags'."""
+    from lam_ros.demonstrations.messages import image
+
+    frames = [image(10**9, picture) for picture in pictures()]
+    found = {}
+    for name in ("episode, not compressed", "episode, zstd", "rosbags, mcap", "rosbags, sqlite3"):
+        with tempfile.TemporaryDirectory() as folder:
+            used, size = write_all(name, Path(folder), frames, count)
+        total = count * len(frames[0])
+        found[name] = {"MB/s of CPU": round(total / used / 1e6), "size": round(size / total, 2)}
+    return found
+
+
+def show(results: list[dict[str, Any]], writers: dict[str, dict[str, float]]) -> None:
+    console = Console()
+    for result in results:
+        table = Table("topic", "published", "written", "lost", title=f"{result['published MB/s']} MB/s of frames")
+        for topic, counts in result["topics"].items():
+            table.add_row(topic, *(str(counts[name]) for name in ("published", "written", "lost")))
+        console.print(table)
+        figures = {name: value for name, value in result.items() if name != "topics"}
+        console.print(", ".join(f"{name} {value}" for name, value in figures.items()))
+    table = Table("writer", "MB/s of CPU", "size on disk", title="640x480 frames, smooth shapes with noise")
+    for name, row in writers.items():
+        table.add_row(name, *map(str, row.values()))
+    console.print(table)
+    print(json.dumps({"live": results, "writers": writers}, indent=2))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--load", type=float, nargs="+", default=[1.0, 2.0])
     parser.add_argument("--set", nargs="*", default=[], help="settings of the recorder, key=value")
+    parser.add_argument("--writers-only", action="store_true", help="without ROS: how fast bags are written")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     parser.add_argument("--role", choices=["robot"], help=argparse.SUPPRESS)
     parser.add_argument("--robot", help=argparse.SUPPRESS)
@@ -196,8 +255,12 @@ def main() -> None:
     settings = {key: yaml.safe_load(value) for key, value in (entry.split("=", 1) for entry in arguments.set)}
     with isolated_ros():
         os.environ.update(node_environment())
-        results = [record_live(load, arguments.seconds, settings) for load in arguments.load]
-    print(json.dumps(results, indent=2))
+        loads = [] if arguments.writers_only else arguments.load
+        results = [record_live(load, arguments.seconds, settings) for load in loads]
+    writers = compare_writers(WRITTEN)
+    show(results, writers)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"live": results, "writers": writers}, indent=2))
 
 
 if __name__ == "__main__":
