@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shutil
 import signal
 import tempfile
 import time
@@ -31,8 +32,11 @@ from rich.table import Table
 from lam_ros.config import RobotConfig, load_robot
 from lam_ros.contract import Contract
 from lam_ros.demonstrations.alignment import align
+from lam_ros.demonstrations.cache import FOLDER, cached
 from lam_ros.demonstrations.episode import MANIFEST, Episode, EpisodeWriter, Topic, open_episode, read_messages
-from lam_ros.demonstrations.wire import typestore
+from lam_ros.demonstrations.interop.lerobot import export_lerobot, import_lerobot
+from lam_ros.demonstrations.interop.rosbag2 import import_bag
+from lam_ros.demonstrations.messages import IMAGE, JOINT_STATE, image, joint_state
 from lam_ros.errors import LamError
 from lam_ros.policy.checkpoint import CheckpointInfo, load_policy, save_checkpoint
 from lam_ros.policy.configuration import PolicyConfig
@@ -42,7 +46,6 @@ from lam_ros.share import share_path
 SLOWEST_S = 20  # an input that takes longer counts as a hang
 HOSTILE = (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 HOSTILE_LONG = (2**40, 2**62, 2**63 - 1, 2**64 - 1)
-IMAGE, JOINTS = "sensor_msgs/msg/Image", "sensor_msgs/msg/JointState"
 
 
 def damage(data: bytes, rng: np.random.Generator) -> bytes:
@@ -71,22 +74,16 @@ def damage(data: bytes, rng: np.random.Generator) -> bytes:
 
 def _messages(robot: RobotConfig) -> list[tuple[str, str, bytes, int]]:
     """(topic, type, serialized, ns) of a demonstration of four ticks."""
-    types, made = typestore().types, []
-
-    def add(topic: str, msgtype: str, stamp_ns: int, *fields: Any, frame_id: str = "") -> None:
-        stamp = types["builtin_interfaces/msg/Time"](sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
-        message = types[msgtype](types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame_id), *fields)
-        made.append((topic, msgtype, bytes(typestore().serialize_cdr(message, msgtype)), stamp_ns))
-
-    nothing, joints = np.zeros(0), list(robot.joint_names)
+    made, still = [], np.zeros(len(robot.joints))
     for tick in range(4):
         stamp_ns = 10**9 + tick * 50_000_000
-        add("/joint_states", JOINTS, stamp_ns, joints, np.zeros(len(joints)), nothing, nothing)
+        state = joint_state(stamp_ns, robot.joint_names, still)
+        command = joint_state(stamp_ns, robot.joint_names, still, "teleop")
+        made.append(("/joint_states", JOINT_STATE, state, stamp_ns))
         for camera in robot.cameras.values():
-            pixels = np.zeros(camera.height * camera.width * 3, np.uint8)
-            shape = (camera.height, camera.width, "rgb8", 0, 3 * camera.width)
-            add(f"/{camera.topic}", IMAGE, stamp_ns, *shape, pixels)
-        add("/lam/command", JOINTS, stamp_ns, joints, np.zeros(len(joints)), nothing, nothing, frame_id="teleop")
+            frame = image(stamp_ns, np.zeros((camera.height, camera.width, 3), np.uint8))
+            made.append((f"/{camera.topic}", IMAGE, frame, stamp_ns))
+        made.append(("/lam/command", JOINT_STATE, command, stamp_ns))
     return made
 
 
@@ -118,7 +115,11 @@ class Targets:
             "manifest": self.manifest,
             "checkpoint": self.checkpoint,
             "robot YAML": self.robot_yaml,
+            "cache": self.cache,
+            "rosbag2 folder": self.rosbag2_folder,
+            "LeRobot dataset": self.lerobot_dataset,
         }
+        export_lerobot([self._episode], self.robot, folder / "lerobot")
 
     def _copy(self, source: Path, rng: np.random.Generator) -> Path:
         path = self.folder / f"damaged{source.suffix}"
@@ -144,6 +145,35 @@ class Targets:
         folder.mkdir(exist_ok=True)
         (folder / MANIFEST).write_bytes(damage((self._episode.folder / MANIFEST).read_bytes(), rng))
         open_episode(folder).verify()
+
+    def _damaged_folder(self, sound: Path, rng: np.random.Generator) -> Path:
+        """A copy of a folder with one of its files damaged."""
+        folder = self.folder / "damaged"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(sound, folder)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        file = files[rng.integers(len(files))]
+        file.write_bytes(damage(file.read_bytes(), rng))
+        return folder
+
+    def cache(self, rng: np.random.Generator) -> None:
+        cached(self._episode, self.robot, (96, 96), "lam/command", align)
+        for file in (self._episode.folder.parent / FOLDER).glob("*/*.npy"):
+            if rng.random() < 0.5:
+                file.write_bytes(damage(file.read_bytes(), rng))
+        again = cached(self._episode, self.robot, (96, 96), "lam/command", align)
+        assert again.images.shape[0] == len(again)
+
+    def rosbag2_folder(self, rng: np.random.Generator) -> None:
+        with tempfile.TemporaryDirectory(dir=self.folder) as dataset:
+            damaged = self._damaged_folder(self._episode.folder, rng)
+            import_bag(damaged, Path(dataset), self.robot, "fuzz", "lam/command").verify()
+
+    def lerobot_dataset(self, rng: np.random.Generator) -> None:
+        with tempfile.TemporaryDirectory(dir=self.folder) as dataset:
+            damaged = self._damaged_folder(self.folder / "lerobot", rng)
+            for episode in import_lerobot(damaged, Path(dataset), self.robot):
+                episode.verify()
 
     def checkpoint(self, rng: np.random.Generator) -> None:
         load_policy(self._copy(self._checkpoint, rng), self.robot)

@@ -83,7 +83,7 @@ def show_command(episode: One) -> None:
                 console.print(f"  {name}: {escape(text)}")
         for finding in manifest.verdict.findings:
             console.print(f"  [yellow]{escape(finding)}[/]")
-        table = Table("topic", "messages", "rate", "largest gap", "lost", "age", "skew")
+        table = Table("topic", "messages", "rate", "largest gap", "lost", "missing", "age", "skew")
         for name, topic in manifest.topics.items():
             expected = f" of {topic.expected_hz:g}" if topic.expected_hz else ""
             table.add_row(
@@ -92,6 +92,7 @@ def show_command(episode: One) -> None:
                 f"{topic.rate_hz:.1f}{expected} Hz",
                 f"{topic.largest_gap_s * 1e3:.0f} ms",
                 str(topic.lost),
+                str(topic.missing),
                 "" if topic.age_s is None else f"{topic.age_s * 1e3:.1f} ms",
                 "" if topic.skew_s is None else f"{topic.skew_s * 1e3:.1f} ms",
             )

@@ -38,22 +38,30 @@ def cached(
     kind = f"{episode.manifest.name}.{image_size[0]}x{image_size[1]}"
     folder = episode.folder.parent / FOLDER / f"{kind}.{key}"
     try:
-        return _load(folder)
-    except (OSError, ValueError, EOFError):  # not there, or cut short
+        return _load(folder, robot, image_size)
+    except Exception:  # not there, cut short or damaged, which fails anywhere in NumPy's reader
         demonstration = align(episode, robot, image_size, command_topic)
     try:
         for stale in folder.parent.glob(f"{kind}.*"):
             shutil.rmtree(stale)
         _store(folder, demonstration)
-        return _load(folder)
+        return _load(folder, robot, image_size)
     except (OSError, ValueError):  # a read-only or full disk: training needs no cache
         return demonstration
 
 
-def _load(folder: Path) -> Demonstration:
+def _load(folder: Path, robot: RobotConfig, image_size: tuple[int, int]) -> Demonstration:
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
-    if len({len(array) for array in arrays.values()}) != 1:
-        raise ValueError(f"{folder} holds arrays of different lengths")
+    count, joints = len(arrays["stamps_ns"]), len(robot.joints)
+    expected = {
+        "images": (np.uint8, (count, len(robot.cameras), image_size[1], image_size[0], 3)),
+        "state": (np.float32, (count, joints)),
+        "action": (np.float32, (count, joints)),
+        "stamps_ns": (np.int64, (count,)),
+    }
+    for name, (dtype, shape) in expected.items():
+        if arrays[name].dtype != dtype or arrays[name].shape != shape:
+            raise ValueError(f"{folder / name}.npy holds {arrays[name].dtype} {arrays[name].shape}")
     return Demonstration(**arrays)
 
 

@@ -77,6 +77,7 @@ class TopicMeter:
             if start_ns is not None and self.first_ns is not None:
                 late_ns = max(0, self.first_ns - start_ns)
         span_s = (self.last_ns - (self.first_ns or 0)) / NANOSECONDS
+        promised = round(span_s * self.expected_hz) + 1 if self.count and self.expected_hz else 0
         return TopicReport(
             count=self.count,
             rate_hz=(self.count - 1) / span_s if self.count > 1 and span_s > 0 else 0.0,
@@ -87,6 +88,7 @@ class TopicMeter:
             late_s=late_ns / NANOSECONDS,
             duplicates=self._duplicates,
             same=self._same,
+            missing=max(0, promised - self.count - self.lost),
             age_s=statistics.median(self._ages_ns) / NANOSECONDS if self._ages_ns else None,
         )
 
@@ -103,6 +105,8 @@ class TopicReport:
         lost: messages that were published and not written.
         backwards, duplicates: messages with a stamp before that of the message before, or with the same.
         late_s: how long after the take began the first came.
+        missing: messages fewer than the rate promises between the first stamp and the last, and not counted as lost:
+            the driver never sent them, or nobody numbers them.
         same: camera frames that show the very picture of the frame before.
         age_s: median age at arrival, None without stamps; a negative one is a clock that runs ahead.
         skew_s: how much more that is than the quickest topic's.
@@ -117,6 +121,7 @@ class TopicReport:
     late_s: float = 0.0
     duplicates: int = 0
     same: int = 0
+    missing: int = 0
     age_s: float | None = None
     skew_s: float | None = None
 

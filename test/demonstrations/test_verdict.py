@@ -58,6 +58,17 @@ def test_a_meter_counts_frames_that_show_the_picture_before() -> None:
     assert meter.report().same == 2
 
 
+def test_messages_that_the_stamps_miss_are_counted() -> None:
+    assert metered(list(range(0, 1001, 50))).missing == 0
+    gappy = [stamp for stamp in range(0, 1001, 50) if stamp not in (300, 350, 700)]
+    assert metered(gappy).missing == 3
+    meter = TopicMeter(20.0)
+    for stamp in gappy:
+        meter.add((stamp + 1) * MS, (stamp + 1) * MS)
+    meter.lost = 2  # known to be lost on the way: not missing as well
+    assert meter.report().missing == 1
+
+
 def test_skew_is_measured_from_the_quickest_topic_that_has_a_rate() -> None:
     meters = {"/fast": TopicMeter(20.0), "/slow": TopicMeter(20.0), "/command": TopicMeter(None)}
     for tick in range(3):
