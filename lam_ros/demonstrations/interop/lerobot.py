@@ -11,7 +11,6 @@ https://huggingface.co/docs/lerobot/lerobot-dataset-v3, checked against lerobot 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +23,10 @@ from lam_ros.contract import NANOSECONDS, Contract, seconds_to_ns
 from lam_ros.demonstrations.alignment import align
 from lam_ros.demonstrations.dataset import Demonstration
 from lam_ros.demonstrations.episode import Episode, EpisodeWriter, Topic, change_manifest, open_episode
+from lam_ros.demonstrations.interop.output import written_whole
 from lam_ros.demonstrations.interop.video import CODEC, KEY_FRAME_EVERY, PIXEL_FORMAT, QUALITY, read_video, write_video
 from lam_ros.demonstrations.messages import IMAGE, JOINT_STATE, image, joint_state
+from lam_ros.demonstrations.wire import absolute_topic
 from lam_ros.errors import EpisodeError, LamError
 
 VERSION = "v3.0"
@@ -68,24 +69,15 @@ def export_lerobot(
     Raises:
         EpisodeError: ``out`` exists, an episode cannot be aligned, or the disk does not take it.
     """
-    if out.exists():
-        raise EpisodeError(f"{out} exists already; give a folder that does not, or move it away.")
     rate = robot.policy.rate_hz
     if not float(rate).is_integer():
         raise EpisodeError(f"LeRobot counts whole frames a second; policy.rate_hz is {rate:g}.")
     first = next(iter(robot.cameras.values()))
-    making = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(making, ignore_errors=True)
-    export = _Export(making, Contract.of(robot), robot.name, int(rate), size or (first.width, first.height))
-    try:
+    with written_whole(out) as making:
+        export = _Export(making, Contract.of(robot), robot.name, int(rate), size or (first.width, first.height))
         for episode in episodes:
             export.add(align(episode, robot, export.size, command_topic), episode.manifest.task)
         export.finish()
-        making.rename(out)
-    except OSError as error:
-        raise EpisodeError(f"{out} cannot be written: {error}. Free some space and export again.") from None
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
     return export.frames
 
 
@@ -370,10 +362,10 @@ def _import_episode(
         start_s = float(row[f"videos/{key}/from_timestamp"])
         films[name] = read_video(source.folder / film, start_s, count, source.fps, (camera.width, camera.height))
     writer = EpisodeWriter.of(robot, dataset, str(row["tasks"][0]))
-    joints, state, command = robot.joint_names, _absolute(robot.joint_states.topic), "/lam/command"
+    joints, state, command = robot.joint_names, absolute_topic(robot.joint_states.topic), "/lam/command"
     try:
         for camera in robot.cameras.values():
-            writer.add_topic(Topic(_absolute(camera.topic), IMAGE, source.fps))
+            writer.add_topic(Topic(absolute_topic(camera.topic), IMAGE, source.fps))
         writer.add_topic(Topic(state, JOINT_STATE, source.fps))
         writer.add_topic(Topic(command, JOINT_STATE))
         for tick in range(count):
@@ -381,14 +373,10 @@ def _import_episode(
             writer.write(state, joint_state(stamp_ns, joints, vectors[STATE][tick]), stamp_ns)
             for name, camera in robot.cameras.items():
                 frame = image(stamp_ns, next(films[name]), camera.frame_id)
-                writer.write(_absolute(camera.topic), frame, stamp_ns)
+                writer.write(absolute_topic(camera.topic), frame, stamp_ns)
             writer.write(command, joint_state(stamp_ns, joints, vectors[ACTION][tick], "teleop"), stamp_ns)
         sealed = open_episode(writer.seal("unmarked"))
     except LamError:
         writer.discard()
         raise
     return change_manifest(sealed, origin=f"imported from episode {index} of the LeRobot dataset {source.folder.name}")
-
-
-def _absolute(topic: str) -> str:
-    return topic if topic.startswith("/") else f"/{topic}"

@@ -17,6 +17,7 @@ import numpy as np
 from lam_ros.config import RobotConfig
 from lam_ros.demonstrations.alignment import align
 from lam_ros.demonstrations.episode import Episode
+from lam_ros.demonstrations.interop.output import written_whole
 from lam_ros.errors import EpisodeError
 
 GYM = 2  # robomimic's EnvType.GYM_TYPE; it has none for real robots, and training without rollouts never asks
@@ -44,46 +45,37 @@ def export_robomimic(
     """
     import h5py
 
-    if out.exists():
-        raise EpisodeError(f"{out} exists already; give a file that does not, or move it away.")
     first = next(iter(robot.cameras.values()))
-    making = out.with_name(f"{out.name}.partial")
     ticks, names = 0, []
-    try:
-        with h5py.File(making, "w") as file:
-            data = file.create_group("data")
-            for number, episode in enumerate(episodes):
-                demonstration = align(episode, robot, size or (first.width, first.height), command_topic)
-                group = data.create_group(f"demo_{number}")
-                group.attrs["num_samples"] = len(demonstration)
-                observations: dict[str, np.ndarray] = {"joint_positions": demonstration.state}
-                for index, camera in enumerate(robot.camera_names):
-                    observations[f"{camera}_image"] = demonstration.images[:, index]
-                for key, values in observations.items():
-                    _store(group, f"obs/{key}", values)
-                    _store(group, f"next_obs/{key}", np.concatenate([values[1:], values[-1:]]))
-                ends = np.zeros(len(demonstration))
-                ends[-1] = 1.0
-                _store(group, "actions", demonstration.action)
-                _store(group, "states", demonstration.state)
-                _store(group, "dones", ends.astype(np.int64))
-                _store(group, "rewards", ends * (episode.manifest.outcome == "success"))
-                ticks += len(demonstration)
-                names.append(f"demo_{number}")
-            if not names:
-                raise EpisodeError("there is no episode to export.")
-            data.attrs["total"] = ticks
-            described = {"env_name": robot.name, "type": GYM, "env_kwargs": {}, "env_version": "lam_ros"}
-            data.attrs["env_args"] = json.dumps(described)
-            held_out = max(1, round(VALIDATION_SHARE * len(names))) if len(names) > 1 else 0
-            order = np.random.default_rng(0).permutation(len(names))
-            file["mask/valid"] = np.array([names[i] for i in sorted(order[:held_out])], dtype="S")
-            file["mask/train"] = np.array([names[i] for i in sorted(order[held_out:])], dtype="S")
-        making.rename(out)
-    except OSError as error:
-        raise EpisodeError(f"{out} cannot be written: {error}. Free some space and export again.") from None
-    finally:
-        making.unlink(missing_ok=True)
+    with written_whole(out) as making, h5py.File(making, "w") as file:
+        data = file.create_group("data")
+        for number, episode in enumerate(episodes):
+            demonstration = align(episode, robot, size or (first.width, first.height), command_topic)
+            group = data.create_group(f"demo_{number}")
+            group.attrs["num_samples"] = len(demonstration)
+            observations: dict[str, np.ndarray] = {"joint_positions": demonstration.state}
+            for index, camera in enumerate(robot.camera_names):
+                observations[f"{camera}_image"] = demonstration.images[:, index]
+            for key, values in observations.items():
+                _store(group, f"obs/{key}", values)
+                _store(group, f"next_obs/{key}", np.concatenate([values[1:], values[-1:]]))
+            ends = np.zeros(len(demonstration))
+            ends[-1] = 1.0
+            _store(group, "actions", demonstration.action)
+            _store(group, "states", demonstration.state)
+            _store(group, "dones", ends.astype(np.int64))
+            _store(group, "rewards", ends * (episode.manifest.outcome == "success"))
+            ticks += len(demonstration)
+            names.append(f"demo_{number}")
+        if not names:
+            raise EpisodeError("there is no episode to export.")
+        data.attrs["total"] = ticks
+        described = {"env_name": robot.name, "type": GYM, "env_kwargs": {}, "env_version": "lam_ros"}
+        data.attrs["env_args"] = json.dumps(described)
+        held_out = max(1, round(VALIDATION_SHARE * len(names))) if len(names) > 1 else 0
+        order = np.random.default_rng(0).permutation(len(names))
+        file["mask/valid"] = np.array([names[i] for i in sorted(order[:held_out])], dtype="S")
+        file["mask/train"] = np.array([names[i] for i in sorted(order[held_out:])], dtype="S")
     return ticks
 
 

@@ -19,7 +19,7 @@ from lam_ros.config import RobotConfig
 from lam_ros.contract import Contract, seconds_to_ns
 from lam_ros.demonstrations.episode import Episode, EpisodeWriter, Outcome, Topic, change_manifest, open_episode
 from lam_ros.demonstrations.messages import JOINT_STATE, joint_state
-from lam_ros.demonstrations.wire import begins_with_header, decode, definition, header_stamp_ns
+from lam_ros.demonstrations.wire import absolute_topic, begins_with_header, decode, definition, header_stamp_ns
 from lam_ros.errors import EpisodeError, LamError
 
 COMMAND = "/lam/command"
@@ -70,8 +70,8 @@ def _import(
     outcome: Outcome,
 ) -> Episode:
     contract = Contract.of(robot)
-    expected = {_absolute(camera.subscribed_topic): camera.rate_hz for camera in robot.cameras.values()}
-    expected[_absolute(robot.joint_states.topic)] = robot.joint_states.rate_hz
+    expected = {absolute_topic(camera.subscribed_topic): camera.rate_hz for camera in robot.cameras.values()}
+    expected[absolute_topic(robot.joint_states.topic)] = robot.joint_states.rate_hz
     topics = {connection.topic: _topic(connection, expected.get(connection.topic)) for connection in reader.connections}
     missing = [name for name in expected if name not in topics]
     if missing:
@@ -79,7 +79,7 @@ def _import(
             f"{bag} lacks {', '.join(missing)}; it has {', '.join(sorted(topics))}. "
             "Name the topics as in the bag in the robot YAML."
         )
-    source = None if COMMAND in topics else _absolute(command_topic)
+    source = None if COMMAND in topics else absolute_topic(command_topic)
     if source is not None:
         if source not in topics or topics[source].msgtype not in COMMAND_TYPES:
             fits = ", ".join(sorted(name for name, topic in topics.items() if topic.msgtype in COMMAND_TYPES))
@@ -100,10 +100,6 @@ def _import(
         writer.discard()
         raise
     return change_manifest(sealed, origin=f"imported from the rosbag2 folder {bag.name}")
-
-
-def _absolute(topic: str) -> str:
-    return topic if topic.startswith("/") else f"/{topic}"
 
 
 def _topic(connection: Any, expected_hz: float | None) -> Topic:
