@@ -66,6 +66,7 @@ class Stream:
 
     topic: Topic
     subscription: Any
+    publishers: int = 1
     latest: bytes = b""
     latched: dict[bytes, bytes] = field(default_factory=dict)  # publisher -> its message that latecomers must hear too
     arrivals_s: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW_MESSAGES))
@@ -250,6 +251,8 @@ class Intake:
 
     def match(self) -> None:
         """Subscribe to what is wanted and published by now."""
+        for stream in list(self.streams.values()):
+            stream.publishers = self._node.count_publishers(stream.topic.name)
         wanted = [entry for name, entry in self._wanted.items() if name not in self.streams]
         if self._patterns:
             for name, _ in self._node.get_topic_names_and_types():
@@ -288,7 +291,7 @@ class Intake:
             definition="" if is_standard else definition_of(kind),
             type_hash="" if is_standard else str(getattr(publishers[0], "topic_type_hash", "")),  # from Iron on
         )
-        stream = Stream(topic, None)
+        stream = Stream(topic, None, publishers=len(publishers))
         with self._lock:
             self.streams[entry.name] = stream
             if self._writer is not None:
@@ -354,12 +357,18 @@ class Intake:
     @staticmethod
     def _missed(stream: Stream, info: Any) -> int:
         """How many messages of this publisher should have come since its last one; 0 where nobody numbers them."""
-        number, publisher = info.get("publication_sequence_number"), info.get("publisher_gid")
-        if number is None or publisher is None:  # before Jazzy
+        number = info.get("publication_sequence_number")
+        if "publisher_gid" in info:
+            publisher = info["publisher_gid"]["data"]
+        elif stream.publishers == 1:  # before Kilted rclpy does not say whose number it is
+            publisher = b""
+        else:
             return 0
-        last = stream.sequences.get(publisher["data"])
-        stream.sequences[publisher["data"]] = max(number, last or 0)
-        return 0 if last is None else max(0, number - last - 1)
+        if number is None:  # before Jazzy
+            return 0
+        last = stream.sequences.get(publisher)
+        stream.sequences[publisher] = number
+        return 0 if last is None else max(0, number - last - 1)  # a publisher that began anew has lost nothing
 
     def _on_lost(self, stream: Stream, event: Any) -> None:
         if self._writer is not None:
