@@ -35,9 +35,9 @@ from lam_ros.demonstrations.episode import list_episodes
 from lam_ros.demonstrations.repair import leftovers, recover
 from lam_ros.errors import LamError
 
-DISK_MB, KEEP_FREE_GB = 600, 0.1
+DISK_MB, KEEP_FREE_GB = 1000, 0.1  # room for a sealed take, a leftover, and its repaired copy
 LONGEST_S, AFTERWARDS_S = 4.0, 2.0
-FILLS_AFTER_S = 15.0  # of 55 MB/s
+FILLS_AFTER_S = 22.0  # of 55 MB/s
 TROUBLES = ("fills up by itself", "is filled by another", "is made read-only")
 
 

@@ -14,7 +14,7 @@ def lam(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-@pytest.mark.parametrize("command", ["up", "node", "record", "train", "evaluate", "demo", "episodes"])
+@pytest.mark.parametrize("command", ["up", "node", "record", "train", "evaluate", "demo", "episodes", "calibrate"])
 def test_every_command_explains_itself(command: str) -> None:
     ended = lam(command, "--help")
     assert ended.returncode == 0
@@ -27,6 +27,8 @@ def test_every_command_explains_itself(command: str) -> None:
         (("node", "juggle"), "there is no node 'juggle'; there are perception"),
         (("up", "deploy"), "deploy needs a policy: give --checkpoint FILE"),
         (("up", "record"), "give --out DIR"),
+        (("record", "--out", "demos"), "say what is shown, in words: --task"),
+        (("calibrate", "latency", "--joint", "tail", "--simulated"), "there is no joint 'tail'; the robot has waist"),
         (("up", "simulate", "--robot", "ur99"), "there is no robot 'ur99'; lam_ros ships desk_arm"),
         (("episodes", "list", "nowhere"), "nowhere is no folder of episodes"),
         (("train", "--data", "nowhere", "--out", "x.safetensors"), "nowhere is no folder of episodes"),

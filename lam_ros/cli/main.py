@@ -103,7 +103,9 @@ def node(
 @app.command()
 def record(
     out: Annotated[Path, typer.Option(help="Folder that the episodes go to.")],
-    task: Annotated[str, typer.Option(help="What is shown, in words; simulated: reach, push or pick_place.")] = "reach",
+    task: Annotated[
+        str, typer.Option(help="What is shown, in words; simulated: reach (if not given), push or pick_place.")
+    ] = "",
     episodes: Annotated[int, typer.Option(min=1, help="How many the folder shall hold; those there count.")] = 50,
     robot: Robot = DEFAULT_ROBOT,
     simulated: Annotated[
@@ -125,15 +127,21 @@ def record(
     """
     from lam_ros.cli import steps
     from lam_ros.demonstrations.episode import sealed_folders
+    from lam_ros.errors import ConfigError
 
     with friendly_errors():
         if not simulated:
             from lam_ros.cli.session import Pace, run_session
 
+            if not task:
+                raise ConfigError(
+                    'say what is shown, in words: --task "fold the towel". (In the simulator: --simulated.)'
+                )
             holds = run_session(robot, task, out, Pace(episodes, countdown, seconds, reset), hook)
             console.print(f"{out} holds {holds} episodes; `lam episodes list {out}` shows their verdicts.")
             return
         with progress() as display:
+            task = task or "reach"
             bar = display.add_task(f"recording {task}", total=episodes, note="")
             there = len(sealed_folders(out))
             display.update(bar, completed=there)

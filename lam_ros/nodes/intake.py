@@ -264,6 +264,14 @@ class Intake:
             if publishers and entry.name not in self.refused:
                 self._subscribe(entry, publishers)
 
+    def hears(self, topic: str) -> bool:
+        """Whether a topic is subscribed to, and has found its publisher: before, its messages pass by."""
+        stream = self.streams.get(topic)
+        if stream is None or stream.subscription is None:
+            return False
+        count = getattr(stream.subscription, "get_publisher_count", lambda: 1)  # from Jazzy on
+        return bool(count())
+
     def _subscribe(self, entry: Wanted, publishers: Sequence[Any]) -> None:
         msgtype = publishers[0].topic_type
         try:
@@ -415,6 +423,8 @@ class Intake:
                 self.broken = f"{topic} could not be written, a fault of lam_ros: {error!r}; {writer.name} is kept."
 
     def close(self) -> None:
+        if not self._is_receiving:
+            return
         self._is_receiving = False
         self._wake.trigger()
         self._receiver.join()

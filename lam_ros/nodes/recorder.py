@@ -78,7 +78,7 @@ class RecorderNode(LamNode):
         if self.robot.recorder.buttons.actions:
             self._joystick = self.create_subscription(Joy, self.robot.recorder.buttons.topic, self._on_joy, STREAM)
         for topic in self._required:
-            self.need("publishes", topic, partial(self._intake.streams.__contains__, topic))
+            self.need("publishes", topic, partial(self._intake.hears, topic))
         self.figure("episodes sealed", lambda: self._sealed)
         self.figure("backlog in MB", lambda: self._intake.backlog_bytes >> 20)
         self.figure("room", lambda: self._room)

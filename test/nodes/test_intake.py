@@ -78,7 +78,7 @@ def matched(graph, intake, count):
         return len(intake.streams) == count
 
     graph.until(look)
-    graph.until(lambda: all(stream.subscription.get_publisher_count() for stream in intake.streams.values()))
+    graph.until(lambda: all(map(intake.hears, list(intake.streams))))
 
 
 def test_topics_come_by_pattern_of_any_type_and_late(graph, intake, tmp_path):

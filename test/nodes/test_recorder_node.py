@@ -41,6 +41,7 @@ def recorder(graph, arm, dataset):
 def commands(graph, recorder, arm):
     publisher = graph.probe.create_publisher(JointState, "lam/command", 10)
     graph.until(lambda: publisher.get_subscription_count() and arm.is_heard and arm.is_measured)
+    graph.until(lambda: not recorder.missing_topics())
     return publisher
 
 

@@ -13,7 +13,7 @@ from sensor_msgs.msg import JointState
 from lam_ros.demonstrations.episode import list_episodes
 from lam_ros.nodes.joints import joint_message
 
-RECORD = (sys.executable, "-m", "lam_ros.cli.main", "record", "--robot", "desk_arm")
+RECORD = (sys.executable, "-m", "lam_ros.cli.main", "record", "--robot", "desk_arm", "--task", "wave")
 
 
 def test_an_operator_records_two_takes_by_keys(graph, arm, robot, open_terminal, tmp_path):
