@@ -25,6 +25,7 @@ from rclpy.time import Time
 from lam_ros.config import RobotConfig, load_robot
 from lam_ros.contract import NANOSECONDS, Contract
 from lam_ros.errors import ConfigError, ContractError, LamError
+from lam_ros.nodes.middleware import is_deaf, restart
 
 if TYPE_CHECKING:
     from rclpy.context import Context
@@ -152,6 +153,8 @@ class _Basics(Node):
             self._matching.reset()
 
     def _report(self) -> None:
+        if is_deaf():
+            raise DeafError
         self._check_topics()
         self.publish_diagnostics()
 
@@ -267,6 +270,10 @@ class LamNode(_Basics, LifecycleNode):
                 raise NodeFailedError(self.failure or "its lifecycle refused to go on.")
 
 
+class DeafError(Exception):
+    """The middleware can no longer hear; the process starts anew. See ``lam_ros.nodes.middleware``."""
+
+
 class NodeFailedError(Exception):
     """An autostarted node could not start; the process ends with its sentence."""
 
@@ -304,6 +311,7 @@ def run(
     """
     nodes: list[Any] = []
     executor = None
+    is_deaf_now = False
     told_to_stop: list[int] = []
 
     def stop(number: int, frame: Any) -> None:
@@ -331,6 +339,9 @@ def run(
     except (NodeFailedError, LamError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    except DeafError:
+        is_deaf_now = True
+        sys.stderr.write("the middleware's shared memory was deleted by another process; this node starts anew.\n")
     finally:
         with contextlib.suppress(KeyboardInterrupt):
             for node in nodes:
@@ -340,6 +351,9 @@ def run(
             for node in nodes:
                 node.destroy_node()
             rclpy.try_shutdown()
+    if is_deaf_now:
+        restart()
+        return 1
     return 0
 
 
