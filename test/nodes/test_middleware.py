@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,13 +13,22 @@ from std_srvs.srv import Trigger
 from lam_ros.bringup import NODES, Process, node_environment
 from lam_ros.nodes.middleware import MOST_RESTARTS, RESTARTS, is_deaf, own_ports, restart
 
+# In a process of its own: what is deleted here would make every later test deaf.
+DEAFENED = """
+import os, rclpy
+from rclpy.node import Node
+from lam_ros.nodes.middleware import is_deaf, own_ports
+rclpy.init()
+node = Node("victim")
+assert own_ports() and not is_deaf()
+os.unlink(min(own_ports()))
+assert is_deaf()
+"""
 
-def test_a_process_knows_its_ports_and_when_one_is_deleted(graph):
-    ports = own_ports()
-    assert ports
-    assert not is_deaf()
-    os.unlink(min(ports))
-    assert is_deaf()
+
+def test_a_process_knows_its_ports_and_when_one_is_deleted(domain):
+    ended = subprocess.run([sys.executable, "-c", DEAFENED], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_a_deaf_node_starts_anew_and_hears_again(graph, domain, tmp_path):

@@ -183,9 +183,19 @@ def test_a_take_is_sealed_before_the_disk_is_full_and_no_other_begins(
     assert graph.ask(Trigger, "recorder/start").success
 
 
-def test_a_backlog_that_is_full_loses_by_count_and_says_so(graph, arm, robot, recorder, commands, dataset, monkeypatch):
+@pytest.fixture
+def held_back(recorder):
+    """What a slow disk waits for; whatever happens, the recorder may end afterwards."""
+    go_on = threading.Event()
+    yield go_on
+    go_on.set()
+
+
+def test_a_backlog_that_is_full_loses_by_count_and_says_so(
+    graph, arm, robot, recorder, commands, dataset, monkeypatch, held_back
+):
     monkeypatch.setattr(recorder._intake, "_backlog_limit", 60_000)  # two frames of 27 kB, and some joint states
-    go_on, write = threading.Event(), EpisodeWriter.write
+    go_on, write = held_back, EpisodeWriter.write
     monkeypatch.setattr(EpisodeWriter, "write", lambda *arguments: go_on.wait(20) and write(*arguments))
     assert graph.ask(Trigger, "recorder/start").success
     play(graph, arm, robot, commands, ticks=10)
