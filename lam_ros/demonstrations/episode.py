@@ -42,6 +42,13 @@ _NAME = re.compile(r"episode_(\d{6,})")
 Outcome = Literal["success", "failure", "unmarked"]
 
 
+class _PlainDumper(yaml.SafeDumper):
+    """YAML without anchors: not everybody who reads metadata.yaml knows them."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 @dataclass(frozen=True)
 class Manifest:
     """episode.json: what an episode is and how well it was recorded.
@@ -115,7 +122,7 @@ class Topic:
             "liveliness_lease_duration": forever,
             "avoid_ros_namespace_conventions": False,
         }
-        return yaml.safe_dump([profile], sort_keys=False)
+        return yaml.dump([profile], Dumper=_PlainDumper, sort_keys=False)
 
 
 @dataclass(frozen=True)
@@ -419,7 +426,7 @@ class EpisodeWriter:
             "custom_data": None,
             "ros_distro": "",
         }
-        return yaml.safe_dump({"rosbag2_bagfile_information": information}, sort_keys=False)
+        return yaml.dump({"rosbag2_bagfile_information": information}, Dumper=_PlainDumper, sort_keys=False)
 
     def abandon(self) -> None:
         """Let go of an episode that cannot be sealed; its `.partial` folder stays, for ``repair``."""
