@@ -145,7 +145,7 @@ def test_a_publisher_and_a_reader_that_can_never_meet_are_named(graph, intake):
     graph.probe.create_subscription(String, "/shy", print, QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE))
     receiver = intake("/shy")
     matched(graph, receiver, 1)
-    (sentence,) = receiver.incompatible()
+    (sentence,) = graph.until(receiver.incompatible)
     assert sentence.startswith("probe cannot hear probe on /shy:")
 
 
