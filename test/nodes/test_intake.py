@@ -142,7 +142,9 @@ def test_what_latecomers_must_hear_is_in_every_take(graph, intake, tmp_path):
 
 def test_a_publisher_and_a_reader_that_can_never_meet_are_named(graph, intake):
     graph.probe.create_publisher(String, "/shy", QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
-    graph.probe.create_subscription(String, "/shy", print, QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE))
+    graph.probe.create_subscription(
+        String, "/shy", lambda message: None, QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+    )
     receiver = intake("/shy")
     matched(graph, receiver, 1)
     (sentence,) = graph.until(receiver.incompatible)
