@@ -78,7 +78,7 @@ def one_round(trouble: str, client: Client, disk: Path, rng: np.random.Generator
     return began_ns
 
 
-def campaign(rounds: int, seed: int, json_file: Path | None) -> int:
+def campaign(rounds: int, seed: int, troubles: list[str], json_file: Path | None) -> int:
     """All rounds of all troubles; 0 where nothing sealed was harmed and every leftover could be read."""
     rng, console = np.random.default_rng(seed), Console()
     figures: dict[str, dict[str, float]] = {}
@@ -96,7 +96,7 @@ def campaign(rounds: int, seed: int, json_file: Path | None) -> int:
         client = Client()
         log = (folder / "recorder.log").open("wb")
         try:
-            for trouble in TROUBLES:
+            for trouble in troubles:
                 harmed = unreadable = by_itself = 0
                 lost_s: list[float] = []
                 for _ in track(range(rounds), f"the disk {trouble}", console=console):
@@ -151,11 +151,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--troubles", nargs="+", choices=TROUBLES, default=list(TROUBLES), metavar="TROUBLE")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     arguments = parser.parse_args()
     with isolated_ros():
         os.environ.update(node_environment())
-        raise SystemExit(campaign(arguments.rounds, arguments.seed, arguments.json))
+        raise SystemExit(campaign(arguments.rounds, arguments.seed, arguments.troubles, arguments.json))
 
 
 if __name__ == "__main__":
