@@ -102,7 +102,11 @@ def campaign(rounds: int, seed: int, troubles: list[str], json_file: Path | None
                 for _ in track(range(rounds), f"the disk {trouble}", console=console):
                     command = [*WITHOUT_ROOTS_RIGHTS, *Process(NODES["recorder"], parameters).arguments()]
                     recorder = subprocess.Popen(command, stdout=log, stderr=log)
-                    began_ns = one_round(trouble, client, disk, rng)
+                    try:
+                        began_ns = one_round(trouble, client, disk, rng)
+                    except TimeoutError:
+                        console.print(f"recorder: {recorder.poll()}", (folder / "recorder.log").read_text()[-2000:])
+                        raise
                     recorder.send_signal(signal.SIGKILL)
                     recorder.wait()
                     allow_writing(disk / "demos", True)

@@ -51,4 +51,5 @@ def restart() -> None:
         os.environ[RESTARTS] = str(restarts + 1)
         sys.stdout.flush()
         sys.stderr.flush()
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the middleware's locks and sockets must not live on
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
