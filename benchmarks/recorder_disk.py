@@ -93,7 +93,6 @@ def campaign(rounds: int, seed: int, troubles: list[str], json_file: Path | None
         robot = subprocess.Popen([sys.executable, str(kill), "--role", "robot", "--robot", str(robot_file)])
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(disk)], check=True)
         parameters = {"robot": str(robot_file), "autostart": True, "dataset": str(disk / "demos"), "preflight": False}
-        client = Client()
         log = (folder / "recorder.log").open("wb")
         try:
             for trouble in troubles:
@@ -102,11 +101,14 @@ def campaign(rounds: int, seed: int, troubles: list[str], json_file: Path | None
                 for _ in track(range(rounds), f"the disk {trouble}", console=console):
                     command = [*WITHOUT_ROOTS_RIGHTS, *Process(NODES["recorder"], parameters).arguments()]
                     recorder = subprocess.Popen(command, stdout=log, stderr=log)
+                    client = Client()  # a new one: an old sender may still write to the port of the recorder before
                     try:
                         began_ns = one_round(trouble, client, disk, rng)
                     except TimeoutError:
                         console.print(f"recorder: {recorder.poll()}", (folder / "recorder.log").read_text()[-2000:])
                         raise
+                    finally:
+                        client.close()
                     recorder.send_signal(signal.SIGKILL)
                     recorder.wait()
                     allow_writing(disk / "demos", True)
@@ -137,7 +139,6 @@ def campaign(rounds: int, seed: int, troubles: list[str], json_file: Path | None
                     "lost before the trouble, at most s": round(max(lost_s, default=0.0), 3),
                 }
         finally:
-            client.close()
             robot.kill()
             robot.wait()
             subprocess.run(["umount", str(disk)], check=False)
