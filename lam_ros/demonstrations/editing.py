@@ -106,9 +106,10 @@ def split(episode: Episode, at_s: Sequence[float]) -> list[Episode]:
     return parts
 
 
-def copy(episode: Episode, dataset: Path) -> Episode:
-    """Copy an episode into another dataset, numbered anew."""
-    copied = rewrite(episode, dataset, f"copied from {episode.folder.parent.name}/{episode.manifest.name}")
+def copy(episode: Episode, dataset: Path, transform: Transform | None = None) -> Episode:
+    """Copy an episode into another dataset, numbered anew; see ``rewrite`` for ``transform``."""
+    origin = f"copied from {episode.folder.parent.name}/{episode.manifest.name}"
+    copied = rewrite(episode, dataset, origin, transform=transform)
     return change_manifest(copied, verdict=episode.manifest.verdict)
 
 
