@@ -40,7 +40,7 @@ from lam_ros.demonstrations.messages import IMAGE, JOINT_STATE, image, joint_sta
 from lam_ros.errors import LamError
 from lam_ros.policy.checkpoint import CheckpointInfo, load_policy, save_checkpoint
 from lam_ros.policy.configuration import PolicyConfig
-from lam_ros.policy.policy import PolicyNetwork
+from lam_ros.policy.runtime import PolicyNetwork
 from lam_ros.share import share_path
 
 SLOWEST_S = 20  # an input that takes longer counts as a hang

@@ -32,7 +32,7 @@ from lam_ros.contract import Contract
 from lam_ros.nodes.main import keep_memory
 from lam_ros.policy.checkpoint import CheckpointInfo, load_policy, save_checkpoint
 from lam_ros.policy.configuration import PolicyConfig
-from lam_ros.policy.policy import PolicyNetwork
+from lam_ros.policy.runtime import PolicyNetwork
 from lam_ros.share import share_path
 
 WIDTH, HEIGHT, RATE_HZ, JOINT_HZ = 640, 480, 30.0, 100.0

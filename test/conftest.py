@@ -21,7 +21,7 @@ from lam_ros.contract import Contract
 from lam_ros.demonstrations.dataset import Demonstration
 from lam_ros.policy.checkpoint import CheckpointInfo, save_checkpoint
 from lam_ros.policy.configuration import PolicyConfig
-from lam_ros.policy.policy import PolicyNetwork
+from lam_ros.policy.runtime import PolicyNetwork
 
 os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo reads it when it is imported, which nothing above does
 

@@ -115,10 +115,12 @@ def run_demo(
             ),
         )
         bars = TrainingBars(display)
-        trained = seconds.measure(
-            "train",
-            lambda: steps.train_on(dataset, load_robot(robot), settings, checkpoint, bars.loaded, bars.step),
-        )
+
+        def train() -> Any:
+            data = steps.load_data([dataset], [], load_robot(robot), settings, bars.loaded)
+            return steps.train_on(data, settings, checkpoint, bars.step)
+
+        trained = seconds.measure("train", train)
 
         def perform(label: str, policy: Path | None, count: int, **more: Any) -> list[float]:
             evaluations[label], latencies = seconds.measure(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 import time
@@ -12,10 +11,9 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
-from lam_ros.cli.console import DEFAULT_ROBOT, Robot, TrainingBars, console, friendly_errors, print_log, progress
+from lam_ros.cli.console import DEFAULT_ROBOT, Robot, console, friendly_errors, print_log, progress
 from lam_ros.cli.episodes import episodes_app
-from lam_ros.config import load_robot
-from lam_ros.learning.seeds import UNSEEN_SEED
+from lam_ros.cli.learning import TaskName, learning_app
 
 app = typer.Typer(
     help="Teach a robot arm by showing it: record, train, perform.",
@@ -23,12 +21,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.add_typer(learning_app)
 app.add_typer(episodes_app, name="episodes")
 calibrate_app = typer.Typer(help="Measure what the robot YAML must say.", no_args_is_help=True)
 app.add_typer(calibrate_app, name="calibrate")
-
-TaskName = Annotated[str, typer.Option(help="Task of the embedded simulator: reach, push or pick_place.")]
-Seed = Annotated[int, typer.Option(help="Seed of the first episode; each further one counts up.")]
 
 
 @app.command()
@@ -149,93 +145,6 @@ def record(
                 robot, task, episodes, out, seed, out / "record.log", lambda result: display.advance(bar)
             )
         console.print(f"{done} episodes recorded; {out} holds {max(episodes, there)}.")
-
-
-@app.command()
-def train(
-    data: Annotated[Path, typer.Option(help="Folder of episodes.")],
-    out: Annotated[Path, typer.Option(help="Checkpoint to write (.safetensors).")],
-    robot: Robot = DEFAULT_ROBOT,
-    config: Annotated[Path | None, typer.Option(help="Training YAML; see config/train.yaml.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Overrides the YAML's seed.")] = None,
-    head: Annotated[
-        Literal["regression", "categorical"] | None, typer.Option(help="Overrides the YAML's head.")
-    ] = None,
-    encoder: Annotated[Literal["strided", "article"] | None, typer.Option(help="Overrides the YAML's encoder.")] = None,
-    steps_scale: Annotated[float, typer.Option("--steps-scale", help="Multiplies the optimiser steps.")] = 1.0,
-) -> None:
-    """Train a policy; the same command after an interruption goes on where it stopped."""
-    from lam_ros.cli import steps
-
-    with friendly_errors():
-        settings = steps.training_settings(config, steps_scale)
-        policy = settings.policy
-        if head:
-            policy = dataclasses.replace(policy, head=head)
-        if encoder:
-            policy = dataclasses.replace(policy, encoder=encoder)
-        settings = dataclasses.replace(settings, policy=policy, seed=settings.seed if seed is None else seed)
-        with progress() as display:
-            bars = TrainingBars(display)
-            result = steps.train_on(data, load_robot(robot), settings, out, bars.loaded, bars.step)
-        table = Table("figure", "value", title=f"{result.checkpoint}")
-        for name, value in result.figures.items():
-            table.add_row(name, f"{value:.4g}")
-        console.print(table)
-        console.print(f"curves: {result.log_folder} (tensorboard --logdir {result.log_folder})")
-
-
-@app.command()
-def evaluate(
-    checkpoint: Annotated[Path, typer.Option(help="Policy to evaluate.")],
-    task: TaskName = "reach",
-    episodes: Annotated[int, typer.Option(min=1)] = 50,
-    seed: Seed = UNSEEN_SEED,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Where to write the results.")] = None,
-    robot: Robot = DEFAULT_ROBOT,
-    core: Annotated[bool, typer.Option("--core", help="Without ROS: straight from policy to simulator.")] = False,
-    black_camera: Annotated[str, typer.Option(help="Unplug this camera, or `all`: does the policy look?")] = "",
-) -> None:
-    """Perform episodes in the embedded simulator, through the real nodes, and count successes."""
-    from lam_ros.cli import steps
-    from lam_ros.errors import ConfigError
-    from lam_ros.learning.evaluation import Evaluation, evaluate_in_core
-    from lam_ros.policy.checkpoint import load_policy, read_info
-
-    with friendly_errors():
-        read_info(checkpoint)
-        if core and black_camera:
-            raise ConfigError("--black-camera unplugs a camera of the simulation node; leave out --core.")
-        with progress() as display:
-            bar = display.add_task(f"performing {task}", total=episodes, note="")
-            succeeded = 0
-
-            def report(result: object) -> None:
-                nonlocal succeeded
-                succeeded += bool(getattr(result, "success", False))
-                display.update(bar, advance=1, note=f"{succeeded} succeeded")
-
-            log_file = checkpoint.with_suffix(".evaluate.log")
-            if core:
-                from lam_ros.simulation.simulation import Simulation
-
-                simulation = Simulation.of(robot, task)
-                evaluation = evaluate_in_core(
-                    load_policy(checkpoint, load_robot(robot)), simulation, episodes, seed, report
-                )
-            else:
-                performance = steps.perform(robot, task, checkpoint, episodes, seed, log_file, report, black_camera)
-                evaluation = Evaluation(tuple(performance.results))
-        low, high = evaluation.wilson
-        console.print(
-            f"{evaluation.successes} of {evaluation.episodes} succeeded; 95 % interval {low:.2f} to {high:.2f}"
-        )
-        if evaluation.unanswered:
-            console.print(f"[yellow]{evaluation.unanswered} ticks got no command in time; see {log_file}[/]")
-        if json_file is not None:
-            steps.save_json(
-                json_file, {"checkpoint": str(checkpoint), "task": task, **steps.evaluation_json(evaluation)}
-            )
 
 
 @app.command()

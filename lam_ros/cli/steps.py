@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,17 +17,22 @@ import numpy as np
 from lam_ros.bringup import Options, Supervisor, node_environment, plan, require_ros
 from lam_ros.cli.console import isolated_ros, log_to
 from lam_ros.config import RobotConfig, load_robot
+from lam_ros.contract import Observation
 from lam_ros.control.latency import Delay
 from lam_ros.demonstrations.alignment import load_dataset
+from lam_ros.demonstrations.dataset import Dataset, mixed
 from lam_ros.demonstrations.episode import list_episodes
-from lam_ros.errors import BringUpError
+from lam_ros.errors import BringUpError, CheckpointError, ConfigError
 from lam_ros.learning.configuration import TrainConfig, load_train_config
 from lam_ros.learning.evaluation import EpisodeResult, Evaluation
+from lam_ros.learning.rollouts import Trial
+from lam_ros.learning.seeds import UNSEEN_SEED
 from lam_ros.learning.training import Report, TrainingResult, train
 from lam_ros.share import share_path
 
 DISTURBANCE = 0.02  # rad: how much the demonstrators have to correct
 ANSWER_TIMEOUT_S = 10.0  # of wall time: only a loop that is broken, never a busy machine, leaves a tick unanswered
+EXPORT_EPISODES = 10  # that an exported policy is compared and calibrated on
 EpisodeReport = Callable[[EpisodeResult], None]
 
 
@@ -157,7 +162,7 @@ def measure_latency(
     """Move a joint through the gate and find the delays of cameras and arm; see ``CalibrationNode``."""
     require_ros()
     processes = plan("simulate", Options(robot, simulated=True)) if simulated else plan("gate", Options(robot))
-    log_file = Path("latency.log")
+    log_file = log_folder() / "calibrate_latency.log"
     with isolated_ros() if simulated else contextlib.nullcontext(), log_to(log_file) as log:
         os.environ.update(node_environment())
         with Supervisor(log) as supervisor:
@@ -174,6 +179,11 @@ def measure_latency(
                 return node.delays()
 
 
+def log_folder() -> Path:
+    """Where ROS 2 keeps its logs."""
+    return Path(os.environ.get("ROS_LOG_DIR") or Path(os.environ.get("ROS_HOME") or Path.home() / ".ros") / "log")
+
+
 def training_settings(config: Path | None, steps_scale: float = 1.0) -> TrainConfig:
     """The training YAML, or the shipped one, with its optimiser steps scaled."""
     settings = load_train_config(config or share_path("config/train.yaml"))
@@ -184,17 +194,141 @@ def training_settings(config: Path | None, steps_scale: float = 1.0) -> TrainCon
     )
 
 
-def train_on(
-    dataset: Path,
+def load_data(
+    folders: Sequence[Path],
+    weights: Sequence[float],
     robot: RobotConfig,
     config: TrainConfig,
-    checkpoint: Path,
-    loaded: Callable[[int, int], None],
-    report: Report,
+    loaded: Callable[[int, int], None] = lambda done, total: None,
+    limit: int = 0,
+) -> Dataset:
+    """Align folders of episodes and mix them.
+
+    Args:
+        weights: how often each folder's ticks are shown; none means alike.
+        limit: use the first so many episodes of each folder; 0 means all.
+
+    Raises:
+        ConfigError: there are not as many weights as folders.
+    """
+    if weights and (len(weights) != len(folders) or min(weights) <= 0):
+        raise ConfigError(f"there are {len(weights)} weights for {len(folders)} folders; give each one, above 0.")
+    parts = [
+        load_dataset(list_episodes(folder)[: limit or None], robot, config.policy.image_size, report=loaded)
+        for folder in folders
+    ]
+    return mixed(parts, weights)
+
+
+def train_on(
+    dataset: Dataset, config: TrainConfig, checkpoint: Path, report: Report, start: Path | None = None
 ) -> TrainingResult:
-    """Align a folder of episodes and train on it."""
-    data = load_dataset(list_episodes(dataset), robot, config.policy.image_size, report=loaded)
-    return train(data, config, checkpoint, report)
+    """Train, as many processes as there are; see ``train``."""
+    return train(dataset, config, checkpoint, report, start)
+
+
+def film_failures(trial: Trial, evaluation: Evaluation, folder: Path, most: int = 5) -> Iterator[Path]:
+    """Perform the first failures once more, which go as they went, and write a film of each."""
+    from lam_ros.cli.report import film
+    from lam_ros.learning.rollouts import perform as perform_in_core
+    from lam_ros.policy.checkpoint import load_policy
+    from lam_ros.policy.explain import draw_attention
+    from lam_ros.simulation.simulation import Simulation
+
+    failed = [result.seed for result in evaluation.results if not result.success][:most]
+    if not failed:
+        return
+    policy = load_policy(trial.checkpoint, load_robot(trial.robot))
+    simulation = Simulation.of(trial.robot, trial.task)
+    try:
+        for seed in failed:
+            frames: list[tuple[int, str, np.ndarray]] = []
+
+            def watch(observation: Observation, frames: list[tuple[int, str, np.ndarray]] = frames) -> None:
+                for camera, image in observation.images.items():
+                    frames.append((0, camera, draw_attention(image, policy.attention(camera, image))))
+
+            perform_in_core(policy, simulation, seed, trial.perturbation, watch)
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"failure_{seed}.webp"
+            film(frames, path)
+            yield path
+    finally:
+        simulation.close()
+
+
+def export_policy(
+    checkpoint: Path,
+    out: Path,
+    data: Path,
+    robot: str,
+    int8: bool,
+    task: str,
+    episodes: int,
+    workers: int,
+    note: Callable[[str], None],
+) -> list[str]:
+    """Export, compare on demonstrations and, where a task is named, in the simulator; then write.
+
+    Returns:
+        What was found, in sentences.
+
+    Raises:
+        CheckpointError: what was exported does not do what the checkpoint does; nothing is written.
+    """
+    from lam_ros.learning.evaluation import paired_difference
+    from lam_ros.learning.rollouts import evaluate
+    from lam_ros.policy.checkpoint import load_network, load_runtime, save_exported
+    from lam_ros.policy.export import FLOAT_TOLERANCE, INT8_TOLERANCE, export_graphs, parity, quantise
+
+    network, info = load_network(checkpoint)
+    chosen = load_dataset(list_episodes(data)[:EXPORT_EPISODES], load_robot(robot), info.policy.image_size)
+    info.contract.check_same(chosen.contract)
+    note("graphs")
+    graphs = export_graphs(network)
+    if int8:
+        note("8 bits")
+        cameras = range(len(info.contract.cameras))
+        seen = [np.concatenate([d.images[:, camera] for d in chosen.demonstrations]) for camera in cameras]
+        graphs = quantise(graphs, [np.concatenate(seen)] if info.policy.share_encoder else seen)
+    candidate = out.with_name(f"{out.stem}.candidate{out.suffix}")
+    try:
+        save_exported(candidate, graphs, info)
+        note("comparing on demonstrations")
+        exported, _ = load_runtime(candidate)
+        original, _ = load_runtime(checkpoint)
+        same = parity(
+            exported,
+            original,
+            [(d.images, d.state) for d in chosen.demonstrations],
+            network.normaliser.target_scale.numpy(),
+        )
+        kind, tolerance = ("int8", INT8_TOLERANCE) if int8 else ("float32", FLOAT_TOLERANCE)
+        found = [
+            f"{kind}: joint targets differ by {same.mean:.2g} on the mean and {same.largest:.2g} at most over "
+            f"{same.ticks} ticks, in units of their scale; allowed is {tolerance:g}."
+        ]
+        if not same.largest <= tolerance:
+            raise CheckpointError(f"{found[0]} Nothing was written; export without --int8.")
+        figures = {f"{kind}_parity_mean": same.mean, f"{kind}_parity_largest": same.largest}
+        if task:
+            note("comparing successes")
+            seeds = range(UNSEEN_SEED, UNSEEN_SEED + episodes)
+            ours, theirs = (evaluate(Trial(path, robot, task), seeds, workers) for path in (candidate, checkpoint))
+            difference = paired_difference(ours, theirs)
+            low, high = difference.interval
+            found.append(
+                f"{task}: {ours.successes} of {episodes} succeeded, the checkpoint's {theirs.successes}; difference "
+                f"{difference.rate:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}."
+            )
+            if high < 0.0:
+                raise CheckpointError(f"{found[-1]} Nothing was written: the exported policy is worse.")
+            figures[f"{kind}_success"] = ours.successes / episodes
+        save_exported(candidate, graphs, dataclasses.replace(info, figures={**info.figures, **figures}))
+        candidate.replace(out)
+    finally:
+        candidate.unlink(missing_ok=True)
+    return found
 
 
 def save_json(path: Path, content: Any) -> None:
@@ -214,5 +348,9 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
         "wilson_95": [low, high],
         "unanswered_ticks": evaluation.unanswered,
         "median_seconds_to_success": evaluation.seconds_to_success,
-        "results": [asdict(result) for result in evaluation.results],
+        "median_jerk": evaluation.jerk,
+        "results": [
+            {key: value for key, value in asdict(result).items() if value == value}  # JSON has no NaN
+            for result in evaluation.results
+        ],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ class Dataset:
         task: what was demonstrated.
         demonstrations: aligned episodes, in the order of their names.
         digest: 16 hex digits that change when any episode does.
+        weights: how often training shows each demonstration, relative to the others.
     """
 
     contract: Contract
@@ -48,8 +50,19 @@ class Dataset:
     robot: str
     demonstrations: Sequence[Demonstration]
     digest: str
+    weights: Sequence[float] = ()
 
-    def split(self, validation_share: float, seed: int) -> tuple[list[Demonstration], list[Demonstration]]:
+    def __post_init__(self) -> None:
+        if not self.weights:
+            object.__setattr__(self, "weights", [1.0] * len(self.demonstrations))
+
+    def pick(self, index: Sequence[int]) -> Dataset:
+        """Some of the demonstrations."""
+        return dataclasses.replace(
+            self, demonstrations=[self.demonstrations[i] for i in index], weights=[self.weights[i] for i in index]
+        )
+
+    def split(self, validation_share: float, seed: int) -> tuple[Dataset, Dataset]:
         """Training and validation demonstrations, split by episode.
 
         Raises:
@@ -60,9 +73,31 @@ class Dataset:
             raise TrainingError(f"there are {count} usable episodes; training needs at least 2. Record more.")
         held_out = min(max(1, round(count * validation_share)), count - 1)
         order = np.random.default_rng(seed).permutation(count)
-        validation = sorted(order[:held_out])
-        training = sorted(order[held_out:])
-        return [self.demonstrations[i] for i in training], [self.demonstrations[i] for i in validation]
+        return self.pick(sorted(order[held_out:])), self.pick(sorted(order[:held_out]))
+
+
+def mixed(parts: Sequence[Dataset], weights: Sequence[float] = ()) -> Dataset:
+    """Several datasets of one robot as one.
+
+    Args:
+        weights: how often the ticks of each are shown, relative to the others'; none means alike.
+
+    Raises:
+        ContractError: they are not of one robot.
+    """
+    first = parts[0]
+    for part in parts[1:]:
+        part.contract.check_same(first.contract)
+    shown = list(weights) or [1.0] * len(parts)
+    if len(parts) == 1:
+        return first
+    return dataclasses.replace(
+        first,
+        task=" and ".join(dict.fromkeys(part.task for part in parts)),
+        demonstrations=[demonstration for part in parts for demonstration in part.demonstrations],
+        digest=digest_of([f"{part.digest} {weight}" for part, weight in zip(parts, shown, strict=True)]),
+        weights=[weight for part, weight in zip(parts, shown, strict=True) for _ in part.demonstrations],
+    )
 
 
 def digest_of(parts: Sequence[str]) -> str:

@@ -1,6 +1,8 @@
-"""Changes of light and colour. Places are left alone: shifting an image moves the objects in it."""
+"""Changes of light, colour and place: the same for all frames of a sequence, as another lamp or a moved camera is."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -8,24 +10,63 @@ import torch
 from torch import Tensor
 
 
-def vary_light(images: Tensor, light: float, colour: float, generator: torch.Generator) -> Tensor:
-    """Another lamp for each sample, the same for all its cameras.
+@dataclass(frozen=True)
+class Augmentation:
+    """How much images are changed in training.
 
-    Args:
-        images: uint8 (B, C, H, W, 3).
-        light: largest relative change of brightness.
-        colour: standard deviation of each colour channel's shift, in grey levels.
-
-    Returns:
-        uint8 (B, C, H, W, 3): each channel v becomes clip(gain * v + shift, 0, 255).
+    Attributes:
+        light: largest relative change of brightness, the same for all cameras.
+        colour: standard deviation of each colour channel's shift, in grey levels of 255, the same for all cameras.
+        shift: largest displacement of each camera's picture, in pixels each way; the border is repeated.
+        erase: a rectangle of each camera's picture with up to this share of its sides becomes noise; 0 for none.
     """
-    gain = 1.0 + light * (2.0 * torch.rand(len(images), 1, 1, generator=generator) - 1.0)
-    shift = colour * torch.randn(len(images), 1, 3, generator=generator)
-    # A table of 256 entries a sample and channel: ten times faster than arithmetic on the whole batch.
-    tables = (gain * torch.arange(256)[None, :, None] + shift).clamp(0.0, 255.0).to(torch.uint8).numpy()
-    source = images.numpy()
-    varied = np.empty_like(source)
-    rows = (-1, source.shape[3], 3)
-    for sample, table, output in zip(source, tables, varied, strict=True):
-        cv2.LUT(sample.reshape(rows), table[:, None], dst=output.reshape(rows))
-    return torch.from_numpy(varied)
+
+    light: float = 0.0
+    colour: float = 0.0
+    shift: int = 0
+    erase: float = 0.0
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Change sequences.
+
+        Args:
+            images: uint8 (B, T, C, H, W, 3).
+            draws: int64 (B,); the change of a sequence follows from its number alone.
+
+        Returns:
+            uint8 of the same shape: each channel v becomes clip(gain * v + shift, 0, 255), displaced.
+        """
+        source = images.numpy()
+        changed = np.empty(source.shape, dtype=np.uint8)
+        cameras, height, width = source.shape[2:5]
+        levels = np.arange(256)[:, None]
+        for sequence, draw, output in zip(source, draws.tolist(), changed, strict=True):
+            rng = np.random.default_rng(draw)
+            gain = 1.0 + self.light * rng.uniform(-1.0, 1.0)
+            # A table of 256 entries a channel: ten times faster than arithmetic on all pixels.
+            table = np.clip(gain * levels + self.colour * rng.standard_normal(3), 0.0, 255.0).astype(np.uint8)[None]
+            for camera in range(cameras):
+                down, right = rng.integers(-self.shift, self.shift + 1, 2) if self.shift else (0, 0)
+                patch = self._patch(rng, height, width) if self.erase else None
+                for frame, out in zip(sequence[:, camera], output[:, camera], strict=True):
+                    cv2.LUT(displaced(frame, down, right), table, dst=out)
+                    if patch is not None:
+                        rows, columns, noise = patch
+                        out[rows, columns] = noise
+        return torch.from_numpy(changed)
+
+    def _patch(self, rng: np.random.Generator, height: int, width: int) -> tuple[slice, slice, np.ndarray]:
+        tall, wide = (max(1, int(side * rng.uniform(0.0, self.erase))) for side in (height, width))
+        top, left = rng.integers(0, height - tall + 1), rng.integers(0, width - wide + 1)
+        noise = rng.integers(0, 256, (tall, wide, 3), dtype=np.uint8)
+        return slice(top, top + tall), slice(left, left + wide), noise
+
+
+def displaced(frame: np.ndarray, down: int, right: int) -> np.ndarray:
+    """The picture moved by whole pixels, its border repeated."""
+    if not (down or right):
+        return frame
+    height, width = frame.shape[:2]
+    rows = np.clip(np.arange(height) - down, 0, height - 1)
+    columns = np.clip(np.arange(width) - right, 0, width - 1)
+    return np.ascontiguousarray(frame[rows[:, None], columns])

@@ -1,18 +1,25 @@
-"""Batches for the two stages of training: shuffled frames, and whole episodes on cached features.
+"""Batches: shuffled frames, and windows of whole episodes through which an LSTM hands on its state.
 
-Each epoch's order depends on the seed and the epoch alone, so that a resumed run sees what an unbroken one would.
+Each epoch's order depends on the seed and the epoch alone, so that a resumed run sees what an unbroken one would, and
+is the same for every process of a distributed run: each takes its share of the global batch.
+
+    stream 0  |e7 e7 e7 e7|e7 e7 -- --|e2 e2 e2 e2| ...   windows of 4 ticks; --: padding
+    stream 1  |e4 e4 e4 --|e9 e9 e9 e9|e9 e9 e9 e9| ...
+    fresh       1            0, 1        1, 0             the stream begins an episode: the LSTM starts from nothing
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lam_ros.demonstrations.dataset import Demonstration, chunk_targets
+from lam_ros.demonstrations.dataset import Dataset, chunk_targets
+from lam_ros.learning.hindsight import look_back
 
 
 @dataclass(frozen=True)
@@ -22,44 +29,75 @@ class Frames:
     Attributes:
         images: uint8 (N, C, H, W, 3).
         state: float32 (N, J).
-        chunk: float32 (N, K, J), targets of the next K ticks.
-        destination: float32 (N, J), joint positions at the end of the demonstration the tick belongs to.
+        targets: float32 (N, K, J), joint targets of the next K ticks.
+        destination, contact: float32 (N, J), and time_to_go: float32 (N,); see ``Hindsight``.
         lengths: ticks of each demonstration.
+        weights: float64, how often each demonstration is shown, relative to the others.
     """
 
     images: Tensor
     state: Tensor
-    chunk: Tensor
+    targets: Tensor
     destination: Tensor
+    contact: Tensor
+    time_to_go: Tensor
     lengths: list[int]
+    weights: np.ndarray
 
     @classmethod
-    def of(cls, demonstrations: Sequence[Demonstration], chunk: int) -> Frames:
+    def of(cls, dataset: Dataset, chunk: int) -> Frames:
+        """Lay a dataset's demonstrations end to end. Joints in m count as hands."""
+        demonstrations = dataset.demonstrations
+        grippers = np.array([unit == "m" for unit in dataset.contract.units])
+        seen = [look_back(d.state, d.action, grippers) for d in demonstrations]
+
+        def joined(arrays: Sequence[np.ndarray]) -> Tensor:
+            return torch.from_numpy(np.concatenate(arrays))
+
         return cls(
-            images=torch.from_numpy(np.concatenate([d.images for d in demonstrations])),
-            state=torch.from_numpy(np.concatenate([d.state for d in demonstrations])),
-            chunk=torch.from_numpy(np.concatenate([chunk_targets(d.action, chunk) for d in demonstrations])),
-            destination=torch.from_numpy(
-                np.concatenate([np.repeat(d.state[-1:], len(d), axis=0) for d in demonstrations])
-            ),
+            images=joined([d.images for d in demonstrations]),
+            state=joined([d.state for d in demonstrations]),
+            targets=joined([chunk_targets(d.action, chunk) for d in demonstrations]),
+            destination=joined([labels.destination for labels in seen]),
+            contact=joined([labels.contact for labels in seen]),
+            time_to_go=joined([labels.time_to_go for labels in seen]),
             lengths=[len(d) for d in demonstrations],
+            weights=np.array(dataset.weights),
         )
 
-    @property
-    def offsets(self) -> Tensor:
-        """Targets relative to the measured state, (N, K, J)."""
-        return self.chunk - self.state[:, None]
+    def __deepcopy__(self, memo: dict[int, Any]) -> Frames:
+        return self  # gigabytes that nobody changes: averaging weights must not copy them
 
-    def offsets_at(self, index: Tensor) -> Tensor:
-        """Those of some ticks (B,): (B, K, J)."""
-        return self.chunk[index] - self.state[index][:, None]
+    @property
+    def frame_weights(self) -> np.ndarray:
+        """How often each tick is shown."""
+        return np.repeat(self.weights, self.lengths)
+
+
+class _Draw:
+    """An endless shuffle of ``count`` things: each once before any twice, or by weight where weights differ."""
+
+    def __init__(self, weights: np.ndarray, rng: np.random.Generator) -> None:
+        self._weights = weights / weights.sum()
+        self._is_even = bool(np.ptp(weights) == 0.0)
+        self._rng = rng
+        self._pool = np.empty(0, dtype=np.int64)
+
+    def take(self, count: int) -> np.ndarray:
+        while len(self._pool) < count:
+            size = len(self._weights)
+            more = self._rng.permutation(size) if self._is_even else self._rng.choice(size, size, p=self._weights)
+            self._pool = np.concatenate([self._pool, more])
+        taken, self._pool = self._pool[:count].copy(), self._pool[count:]
+        return taken
 
 
 class Shuffled:
-    """An endless shuffle of ``count`` things cut into epochs of ``batches`` index batches of size ``batch``."""
+    """Epochs of ``batches`` index batches (B,) over things that are shown as often as their weights (count,) say."""
 
-    def __init__(self, count: int, batch: int, batches: int, seed: int) -> None:
-        self._count, self._batch, self._batches, self._seed = count, min(batch, count), batches, seed
+    def __init__(self, weights: np.ndarray, batch: int, batches: int, seed: int) -> None:
+        self._weights, self._batch = weights, min(batch, len(weights))
+        self._batches, self._seed = batches, seed
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -70,13 +108,9 @@ class Shuffled:
         return self._batches
 
     def __iter__(self) -> Iterator[Tensor]:
-        rng = np.random.default_rng((self._seed, self._epoch))
-        pool = np.empty(0, dtype=np.int64)
+        draw = _Draw(self._weights, np.random.default_rng((self._seed, self._epoch)))
         for _ in range(self._batches):
-            while len(pool) < self._batch:
-                pool = np.concatenate([pool, rng.permutation(self._count)])
-            yield torch.from_numpy(pool[: self._batch].copy())
-            pool = pool[self._batch :]
+            yield torch.from_numpy(draw.take(self._batch))
 
 
 class InOrder:
@@ -93,35 +127,90 @@ class InOrder:
 
 
 @dataclass(frozen=True)
-class Episodes:
-    """Whole episodes, padded to the longest, B of them and T ticks.
+class Window:
+    """The next W ticks of each of B streams.
 
     Attributes:
-        features: float32 (B, T, C * D), cached from the trained perception.
-        state: float32 (B, T, J), normalised.
-        offsets: float32 (B, T, K, J), normalised.
-        mask: float32 (B, T), 1 where there is a tick.
+        index: int64 (B, W), ticks of ``Frames``; 0 where there is none.
+        mask: float32 (B, W), 1 where there is a tick.
+        fresh: bool (B,), whether the stream begins an episode with this window.
+        draw: int64 (B,), a number that belongs to the stream's episode: what is random of a whole episode follows
+            from it.
     """
 
-    features: Tensor
-    state: Tensor
-    offsets: Tensor
+    index: Tensor
     mask: Tensor
+    fresh: Tensor
+    draw: Tensor
 
-    @classmethod
-    def of(cls, features: Tensor, state: Tensor, offsets: Tensor, lengths: Sequence[int]) -> Episodes:
-        def padded(flat: Tensor) -> Tensor:
-            return torch.nn.utils.rnn.pad_sequence(list(flat.split(list(lengths))), batch_first=True)
+    def share(self, rank: int, world: int) -> Window:
+        """A process's rows of a global batch."""
+        return Window(**{field.name: getattr(self, field.name)[rank::world] for field in fields(self)})
 
-        mask = padded(torch.ones(sum(lengths)))
-        return cls(padded(features), padded(state), padded(offsets), mask)
 
-    def pick(self, index: Tensor) -> Episodes:
-        """Some of them, cut to the longest among these."""
-        mask = self.mask[index]
-        longest = int(mask.sum(1).max())
+class Windows:
+    """Epochs of ``batches`` windows of ``batch`` streams; ``window`` ticks long, 0 for whole episodes.
 
-        def cut(part: Tensor) -> Tensor:
-            return part[index][:, :longest]
+    An epoch begins with fresh episodes in every stream.
+    """
 
-        return Episodes(cut(self.features), cut(self.state), cut(self.offsets), mask[:, :longest])
+    def __init__(
+        self, lengths: Sequence[int], weights: np.ndarray, batch: int, window: int, batches: int, seed: int
+    ) -> None:
+        self._lengths, self._weights = np.asarray(lengths), weights
+        self._starts = np.cumsum([0, *lengths[:-1]])
+        self._batch, self._window, self._batches, self._seed = min(batch, len(lengths)), window, batches, seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def __iter__(self) -> Iterator[Window]:
+        rng = np.random.default_rng((self._seed, self._epoch))
+        episodes = _Draw(self._weights, rng)
+        left = np.zeros(self._batch, dtype=np.int64)  # ticks of each stream's episode that are still to come
+        at, number = np.zeros_like(left), np.zeros_like(left)
+        for _ in range(self._batches):
+            fresh = left == 0
+            chosen = episodes.take(int(fresh.sum()))
+            at[fresh], left[fresh] = self._starts[chosen], self._lengths[chosen]
+            number[fresh] = rng.integers(0, 2**31, len(chosen))
+            width = min(self._window or int(left.max()), int(left.max()))
+            yield _cut(at, np.minimum(left, width), width, fresh, number)
+            taken = np.minimum(left, width)
+            at, left = at + taken, left - taken
+
+
+class EpisodesInOrder:
+    """All episodes once, whole, as windows of up to ``batch`` streams."""
+
+    def __init__(self, lengths: Sequence[int], batch: int) -> None:
+        starts = np.cumsum([0, *lengths[:-1]])
+        self._windows = []
+        for first in range(0, len(lengths), batch):
+            some = np.asarray(lengths[first : first + batch])
+            whole = np.ones(len(some), dtype=bool)
+            self._windows.append(
+                _cut(starts[first : first + batch], some, int(some.max()), whole, np.zeros(len(some), dtype=np.int64))
+            )
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __iter__(self) -> Iterator[Window]:
+        return iter(self._windows)
+
+
+def _cut(at: np.ndarray, counts: np.ndarray, width: int, fresh: np.ndarray, number: np.ndarray) -> Window:
+    ticks = np.arange(width)
+    mask = ticks < counts[:, None]
+    index = np.where(mask, at[:, None] + ticks, 0)
+    return Window(
+        torch.from_numpy(index),
+        torch.from_numpy(mask.astype(np.float32)),
+        torch.from_numpy(fresh.copy()),
+        torch.from_numpy(number.copy()),
+    )

@@ -13,23 +13,37 @@ from lam_ros.policy.configuration import PolicyConfig
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a policy is trained. Training goes in two stages: perception on shuffled frames, action on whole episodes.
+    """How a policy is trained: perception on shuffled frames, action on whole episodes, then both together.
 
     Attributes:
         policy: the model.
         seed: of weights, shuffling and the validation split.
         perception_steps: optimiser steps of stage one, each on ``perception_batch`` frames.
-        action_steps: optimiser steps of stage two, each on ``action_batch`` whole episodes.
-        learning_rate: its peak; warm-up over 50 steps, then cosine to 1 %.
+        action_steps: optimiser steps of stage two, each on ``action_batch`` episodes.
+        together_steps: optimiser steps of stage three, each on ``together_batch`` episodes; 0 leaves it out.
+        window: ticks through which gradients flow back in an episode (truncated back-propagation through time; the
+            LSTM's state is handed on from window to window); 0 for whole episodes.
+        learning_rate: its peak in stages one and two; warm-up over 50 steps, then cosine to 1 %.
+        together_rate: its peak in stage three.
         weight_decay: of AdamW.
         clip_norm: gradients are scaled down to this norm.
+        ema: the weights that count are an exponential moving average with this decay a step; 0 for the last ones.
+        patience: a stage ends after so many epochs (50 steps) without a better validation loss, and keeps its best
+            weights; 0 never.
         validation_share: share of the episodes held out.
         destination_weight: weight of the auxiliary loss "where does this demonstration end?", which tells every frame
             where the object is; 0 turns it off.
+        contact_weight: likewise "where does the arm next touch something?".
+        time_weight: likewise "how long will it take?".
         state_noise: standard deviation added to normalised states, so that the policy looks instead of extrapolating.
-        feature_noise: likewise for cached features in stage two.
+        state_dropout: share of ticks at which the policy is told no state.
+        camera_dropout: share of samples in which one camera is missing.
+        feature_noise: standard deviation added to cached features in stage two.
+        views: how many views of each episode stage two sees: one unchanged, the others augmented.
         light: largest relative change of brightness, one for all cameras of a frame.
         colour: standard deviation of each colour channel's shift, in grey levels of 255.
+        shift: largest displacement of a camera's picture, in pixels each way.
+        erase: a rectangle with up to this share of a picture's sides becomes noise; 0 for none.
         precision: ``bf16`` or ``float32`` convolutions; ``auto`` measures which is faster here.
     """
 
@@ -39,24 +53,43 @@ class TrainConfig:
     perception_batch: int = 256
     action_steps: int = 1500
     action_batch: int = 16
+    together_steps: int = 0
+    together_batch: int = 8
+    window: int = 0
     learning_rate: float = 1e-3
+    together_rate: float = 2e-4
     weight_decay: float = 1e-4
     clip_norm: float = 1.0
+    ema: float = 0.0
+    patience: int = 0
     validation_share: float = 0.08
     destination_weight: float = 1.0
+    contact_weight: float = 0.0
+    time_weight: float = 0.0
     state_noise: float = 0.05
+    state_dropout: float = 0.0
+    camera_dropout: float = 0.0
     feature_noise: float = 0.02
+    views: int = 1
     light: float = 0.1
     colour: float = 8.0
+    shift: int = 0
+    erase: float = 0.0
     precision: Literal["auto", "bf16", "float32"] = "auto"
 
     def __post_init__(self) -> None:
-        if min(self.perception_steps, self.action_steps, self.perception_batch, self.action_batch) < 1:
-            raise ConfigError("steps and batch sizes must be at least 1.")
+        counts = (self.perception_steps, self.action_steps, self.perception_batch, self.action_batch)
+        if min(*counts, self.together_batch, self.views) < 1:
+            raise ConfigError("steps, batch sizes and views must be at least 1 (together_steps may be 0).")
+        if min(self.together_steps, self.window, self.patience, self.shift) < 0:
+            raise ConfigError("together_steps, window, patience and shift must not be negative.")
         if not 0.0 < self.validation_share < 1.0:
             raise ConfigError(f"validation_share is {self.validation_share}; it must lie between 0 and 1.")
-        if min(self.learning_rate, self.clip_norm) <= 0.0:
-            raise ConfigError("learning_rate and clip_norm must be above 0.")
+        if min(self.learning_rate, self.together_rate, self.clip_norm) <= 0.0:
+            raise ConfigError("learning_rate, together_rate and clip_norm must be above 0.")
+        for name in ("ema", "state_dropout", "camera_dropout", "erase"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be from 0 to below 1.")
 
 
 def load_train_config(path: Path) -> TrainConfig:

@@ -1,4 +1,7 @@
-"""Checkpoints: one .safetensors file, the weights and in its metadata the whole contract. Nothing is unpickled."""
+"""Checkpoints: one .safetensors file, the weights and in its metadata the whole contract. Nothing is unpickled.
+
+An exported policy is such a file too, with ONNX graphs in the place of weights.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,19 @@ from typing import Any
 
 import numpy as np
 import safetensors
+import torch
 from safetensors.torch import load_file, save_file
 
 from lam_ros.config import RobotConfig, from_mapping
 from lam_ros.contract import Contract
 from lam_ros.errors import CheckpointError, ConfigError
 from lam_ros.policy.configuration import PolicyConfig
-from lam_ros.policy.policy import Policy, PolicyNetwork
+from lam_ros.policy.onnx_runtime import OnnxRuntime
+from lam_ros.policy.policy import Policy
+from lam_ros.policy.runtime import PolicyNetwork, Runtime, TorchRuntime
 
-FORMAT = "lam_ros.policy/1"
+FORMAT = "lam_ros.policy/2"
+EXPORT_FORMAT = "lam_ros.onnx/1"
 
 
 @dataclass(frozen=True)
@@ -50,11 +57,21 @@ def save_checkpoint(path: Path, network: PolicyNetwork, info: CheckpointInfo) ->
     Raises:
         CheckpointError: the file cannot be written.
     """
-    metadata = {"format": FORMAT, "info": json.dumps(dataclasses.asdict(info))}
+    _save(path, network.state_dict(), FORMAT, info)
+
+
+def save_exported(path: Path, graphs: dict[str, bytes], info: CheckpointInfo) -> None:
+    """Write exported graphs as ``save_checkpoint`` writes weights; raises CheckpointError."""
+    arrays = {name: torch.frombuffer(bytearray(graph), dtype=torch.uint8) for name, graph in graphs.items()}
+    _save(path, arrays, EXPORT_FORMAT, info)
+
+
+def _save(path: Path, tensors: dict[str, torch.Tensor], kind: str, info: CheckpointInfo) -> None:
+    metadata = {"format": kind, "info": json.dumps(dataclasses.asdict(info))}
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}, partial, metadata)
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, metadata)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
@@ -63,11 +80,15 @@ def save_checkpoint(path: Path, network: PolicyNetwork, info: CheckpointInfo) ->
 
 
 def read_info(path: Path) -> CheckpointInfo:
-    """Read only what the checkpoint says of itself.
+    """Read only what the checkpoint, or exported policy, says of itself.
 
     Raises:
         CheckpointError: it is not there, not a lam_ros checkpoint, truncated or damaged.
     """
+    return _read(path)[1]
+
+
+def _read(path: Path) -> tuple[str, CheckpointInfo]:
     try:
         with safetensors.safe_open(path, framework="np") as file:
             metadata: dict[str, str] = file.metadata() or {}
@@ -75,14 +96,15 @@ def read_info(path: Path) -> CheckpointInfo:
         raise CheckpointError(
             f"{path} is not a readable checkpoint ({error}); give a file that `lam train` wrote."
         ) from None
-    if metadata.get("format") != FORMAT:
+    kind = metadata.get("format", "")
+    if kind not in (FORMAT, EXPORT_FORMAT):
         raise CheckpointError(
             f"{path} has the format {metadata.get('format')!r}; {FORMAT!r} was expected. "
             "Give a file that this version's `lam train` wrote."
         )
     try:
         raw: Any = json.loads(metadata["info"])
-        return from_mapping(CheckpointInfo, raw)
+        return kind, from_mapping(CheckpointInfo, raw)
     except (KeyError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{path} has damaged metadata: {error}. Train it again.") from None
 
@@ -98,7 +120,9 @@ def digest(path: Path) -> str:
 
 def load_network(path: Path) -> tuple[PolicyNetwork, CheckpointInfo]:
     """Raises CheckpointError when the weights do not fit the configuration in the same file, or are not finite."""
-    info = read_info(path)
+    kind, info = _read(path)
+    if kind != FORMAT:
+        raise CheckpointError(f"{path} is an exported policy, without weights; give the checkpoint it was made from.")
     network = PolicyNetwork(info.policy, info.contract)
     try:
         weights = load_file(path)
@@ -111,13 +135,42 @@ def load_network(path: Path) -> tuple[PolicyNetwork, CheckpointInfo]:
     return network, info
 
 
-def load_policy(path: str | Path, robot: RobotConfig) -> Policy:
-    """The policy of a checkpoint, for this robot.
+def load_runtime(path: Path, provider: str = "CPU", threads: int = 1) -> tuple[Runtime, CheckpointInfo]:
+    """What runs a file: torch a checkpoint, ONNX Runtime an exported policy.
+
+    Args:
+        provider: ``CPU``, ``CUDA``, or for exported policies ``TensorRT``.
+        threads: of ONNX Runtime; torch has as many as the process (OMP_NUM_THREADS).
+
+    Raises:
+        CheckpointError: the file cannot be used, or the provider is not there.
+    """
+    kind, info = _read(path)
+    if kind == EXPORT_FORMAT:
+        graphs = {name: graph.numpy().tobytes() for name, graph in _tensors(path).items()}
+        return OnnxRuntime(graphs, info.contract, info.policy, provider, threads), info
+    if provider not in ("CPU", "CUDA"):
+        raise CheckpointError(f"{provider} runs exported policies; export {path} with `lam export`.")
+    if provider == "CUDA" and not torch.cuda.is_available():
+        raise CheckpointError("this torch sees no CUDA device; choose the provider CPU, or install torch with CUDA.")
+    network, info = load_network(path)
+    return TorchRuntime(network.to(provider.lower())), info
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); export it again.") from None
+
+
+def load_policy(path: str | Path, robot: RobotConfig, provider: str = "CPU", threads: int = 1) -> Policy:
+    """The policy of a checkpoint or an exported policy, for this robot; see ``load_runtime``.
 
     Raises:
         CheckpointError: the file cannot be used.
         ContractError: it was trained for another robot; the message names the field that differs.
     """
-    network, info = load_network(Path(path))
-    info.contract.check_same(Contract.of(robot))
-    return Policy(network, robot.position_limits)
+    read_info(Path(path)).contract.check_same(Contract.of(robot))
+    runtime, _ = load_runtime(Path(path), provider, threads)
+    return Policy(runtime, robot.position_limits)

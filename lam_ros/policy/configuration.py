@@ -7,36 +7,54 @@ from typing import Literal
 
 from lam_ros.errors import ConfigError
 
+ENCODER_NAMES = ("strided", "article", "resnet18")
+
 
 @dataclass(frozen=True)
 class PolicyConfig:
     """The Large Action Model.
 
     Attributes:
-        encoder: ``strided`` (small strided CNN with spatial softmax) or ``article`` (the articles' two convolutions).
+        encoder: ``strided`` (small strided CNN with spatial softmax), ``article`` (the articles' two convolutions),
+            ``resnet18`` (with spatial softmax, as robomimic's), or ``timm:NAME`` for a backbone of the timm library.
+        normalisation: of ``strided`` and ``resnet18``: ``batch``, ``group`` or ``none``.
+        share_encoder: one encoder for all cameras instead of one each.
         image_size: (width, height) in pixels that camera images are scaled to.
-        hidden_size: units of the LSTM and of the layer before it.
-        head: ``regression`` (chunks of joint targets, L1) or ``categorical`` (softmax over bins, cross-entropy).
+        hidden_size: units of each LSTM layer and of the layer before them.
+        layers: LSTM layers.
+        head: ``regression`` (chunks of joint targets, L1), ``refined`` (the same, refined in a second step), ``gmm``
+            (a mixture of Gaussians over chunks), ``categorical`` (softmax over bins, cross-entropy).
+        targets: ``relative`` (to the measured state) or ``absolute`` joint targets.
         chunk: how many future ticks one prediction covers.
         bins: bins per joint of the categorical head.
-        ensemble_decay: temporal ensembling weighs a prediction made n ticks ago with exp(-decay * n).
+        modes: of the gmm head.
+        ensemble_decay: temporal ensembling weighs a prediction made n ticks ago with exp(-decay * n); 100 turns it off.
         smoothing: share of the last target kept in the next one, 0 (none) to below 1.
     """
 
-    encoder: Literal["strided", "article"] = "strided"
+    encoder: str = "strided"
+    normalisation: Literal["batch", "group", "none"] = "batch"
+    share_encoder: bool = False
     image_size: tuple[int, int] = (96, 96)
     hidden_size: int = 256
-    head: Literal["regression", "categorical"] = "regression"
+    layers: int = 1
+    head: Literal["regression", "refined", "gmm", "categorical"] = "regression"
+    targets: Literal["relative", "absolute"] = "relative"
     chunk: int = 8
     bins: int = 21
+    modes: int = 5
     ensemble_decay: float = 0.1
     smoothing: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.encoder not in ENCODER_NAMES and not self.encoder.startswith("timm:"):
+            raise ConfigError(
+                f"there is no encoder {self.encoder!r}; there are {', '.join(ENCODER_NAMES)}, and timm:NAME."
+            )
         if min(self.image_size) < 24:
             raise ConfigError(f"image_size is {list(self.image_size)}; the encoders need at least 24 x 24 pixels.")
-        if min(self.hidden_size, self.chunk) < 1 or self.bins < 2:
-            raise ConfigError("hidden_size and chunk must be at least 1, and bins at least 2.")
+        if min(self.hidden_size, self.layers, self.chunk, self.modes) < 1 or self.bins < 2:
+            raise ConfigError("hidden_size, layers, chunk and modes must be at least 1, and bins at least 2.")
         if not 0.0 <= self.smoothing < 1.0:
             raise ConfigError(f"smoothing is {self.smoothing}; it must be from 0 to below 1.")
         if self.ensemble_decay < 0.0:

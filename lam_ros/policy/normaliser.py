@@ -6,37 +6,52 @@ import torch
 from torch import Tensor, nn
 
 MIN_STATE_STD = 1e-3  # rad or m: a joint that hardly moves must not be blown up
-MIN_OFFSET_SCALE = 1e-4
+MIN_TARGET_SCALE = 1e-4
 
 
 class Normaliser(nn.Module):
-    """z = (state - mean) / std for states, y = (target - state) / scale for the offsets of a chunk.
+    """z = (state - mean) / std for states, y = (target - origin) / scale for the targets of a chunk.
 
-    Buffers: state_mean (J,), state_std (J,), offset_scale (K, J).
+    The origin of relative targets is the measured state, so that "stay" is 0 for every joint; that of absolute ones is
+    their mean.
+
+    Buffers: state_mean (J,), state_std (J,), target_mean (K, J), target_scale (K, J).
     """
 
     state_mean: Tensor
     state_std: Tensor
-    offset_scale: Tensor
+    target_mean: Tensor
+    target_scale: Tensor
 
-    def __init__(self, joints: int, chunk: int) -> None:
+    def __init__(self, joints: int, chunk: int, is_relative: bool = True) -> None:
         super().__init__()
+        self.is_relative = is_relative
         self.register_buffer("state_mean", torch.zeros(joints))
         self.register_buffer("state_std", torch.ones(joints))
-        self.register_buffer("offset_scale", torch.ones(chunk, joints))
+        self.register_buffer("target_mean", torch.zeros(chunk, joints))
+        self.register_buffer("target_scale", torch.ones(chunk, joints))
 
-    def fit(self, states: Tensor, offsets: Tensor) -> None:
-        """Take the statistics of states (N, J) and offsets (N, K, J)."""
+    def fit(self, states: Tensor, targets: Tensor) -> None:
+        """Take the statistics of states (N, J) and the joint targets of the next ticks (N, K, J)."""
         self.state_mean.copy_(states.mean(0))
         self.state_std.copy_(states.std(0, unbiased=False).clamp_min(MIN_STATE_STD))
-        self.offset_scale.copy_(offsets.std(0, unbiased=False).clamp_min(MIN_OFFSET_SCALE))
+        if self.is_relative:
+            targets = targets - states[:, None]
+        else:
+            self.target_mean.copy_(targets.mean(0))
+        self.target_scale.copy_(targets.std(0, unbiased=False).clamp_min(MIN_TARGET_SCALE))
 
     def state(self, state: Tensor) -> Tensor:
+        """Normalised states (..., J)."""
         return (state - self.state_mean) / self.state_std
 
-    def offset(self, offset: Tensor) -> Tensor:
-        return offset / self.offset_scale
+    def _origin(self, state: Tensor) -> Tensor:
+        return state[..., None, :] if self.is_relative else self.target_mean
 
-    def targets(self, normalised_offset: Tensor, state: Tensor) -> Tensor:
-        """Joint targets (..., K, J) from offsets (..., K, J) and the state (..., J) they start from."""
-        return normalised_offset * self.offset_scale + state[..., None, :]
+    def chunk(self, targets: Tensor, state: Tensor) -> Tensor:
+        """Normalised chunks (..., K, J) of joint targets (..., K, J) at states (..., J)."""
+        return (targets - self._origin(state)) / self.target_scale
+
+    def targets(self, chunk: Tensor, state: Tensor) -> Tensor:
+        """Joint targets (..., K, J) of normalised chunks (..., K, J) at states (..., J)."""
+        return chunk * self.target_scale + self._origin(state)

@@ -3,61 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from lam_ros.contract import Action, Contract, Features, Observation
 from lam_ros.errors import ContractError
 from lam_ros.images import scale_image
-from lam_ros.policy.action import ActionModule, Hidden
-from lam_ros.policy.configuration import PolicyConfig
 from lam_ros.policy.decoding import ActionDecoder
-from lam_ros.policy.normaliser import Normaliser
-from lam_ros.policy.perception import Perception
-
-
-class PolicyNetwork(nn.Module):
-    """All the weights: perception, action and the normaliser. What a checkpoint holds."""
-
-    def __init__(self, config: PolicyConfig, contract: Contract) -> None:
-        super().__init__()
-        joints = len(contract.joints)
-        self.config = config
-        self.contract = contract
-        self.perception = Perception(config, contract.cameras)
-        self.action = ActionModule(config, len(contract.cameras) * self.perception.features, joints)
-        self.normaliser = Normaliser(joints, config.chunk)
+from lam_ros.policy.runtime import Runtime
 
 
 class Policy:
     """Observation in, action out, one tick at a time.
 
     Args:
-        network: trained weights; it is put in evaluation mode and its batch normalisations are folded.
+        runtime: what runs the networks.
         position_limits: lower and upper (J,), in rad or m.
     """
 
-    def __init__(self, network: PolicyNetwork, position_limits: tuple[np.ndarray, np.ndarray]) -> None:
-        network.eval()
-        network.perception.fold()
-        self.contract = network.contract
-        self._network = network
-        self._decoder = ActionDecoder(*position_limits, network.config.ensemble_decay, network.config.smoothing)
+    def __init__(self, runtime: Runtime, position_limits: tuple[np.ndarray, np.ndarray]) -> None:
+        self.contract: Contract = runtime.contract
+        self.runtime = runtime
+        self._decoder = ActionDecoder(*position_limits, runtime.config.ensemble_decay, runtime.config.smoothing)
         self.reset()
 
     def reset(self) -> None:
         """Forget the episode: at its start, at activation, and when a human hands back control."""
-        self._hidden: Hidden | None = None
+        self._hidden: Any = None
         self._decoder.reset()
 
-    def _scaled(self, image: np.ndarray) -> Tensor:
-        scaled = scale_image(image, self._network.config.image_size)
-        # A view on a message is read-only, which torch does not know.
-        return torch.from_numpy(scaled if scaled.flags.writeable and scaled.flags.c_contiguous else scaled.copy())
-
-    @torch.inference_mode()
     def perceive(self, images: Mapping[str, np.ndarray], stamp_ns: int) -> Features:
         """Features of one image a camera, each uint8 (H, W, 3) RGB of the contract's size.
 
@@ -70,7 +45,6 @@ class Policy:
         rows = [self.perceive_camera(camera, images[camera]) for camera in self.contract.cameras]
         return Features(stamp_ns, np.stack(rows))
 
-    @torch.inference_mode()
     def perceive_camera(self, camera: str, image: np.ndarray) -> np.ndarray:
         """Features float32 (D,) of one camera: a tick's work can begin with its first frame.
 
@@ -82,9 +56,8 @@ class Policy:
         """
         self.contract.validate_image(camera, image)
         index = self.contract.cameras.index(camera)
-        return self._network.perception.one(index, self._scaled(image)).numpy()
+        return self.runtime.perceive(index, scale_image(image, self.runtime.config.image_size))
 
-    @torch.inference_mode()
     def act_on(self, features: Features, state: np.ndarray) -> Action:
         """Advance the LSTM by one tick, from features and the measured state float32 (J,) in rad or m.
 
@@ -92,7 +65,7 @@ class Policy:
             ContractError: shapes or values that do not fit; the LSTM's state is then unchanged.
         """
         self.contract.validate_state(state)
-        expected = (len(self.contract.cameras), self._network.perception.features)
+        expected = (len(self.contract.cameras), self.runtime.features)
         if features.values.shape != expected:
             raise ContractError(
                 f"features have shape {features.values.shape}; the action module was trained with {expected}. "
@@ -100,12 +73,7 @@ class Policy:
             )
         if not np.isfinite(features.values).all():
             raise ContractError("features are not finite; they are refused. Check the cameras and the checkpoint.")
-        measured = torch.from_numpy(state)
-        normalised = self._network.normaliser.state(measured)
-        flat = torch.from_numpy(np.ascontiguousarray(features.values)).flatten()
-        prediction, hidden = self._network.action.step(flat[None], normalised[None], self._hidden)
-        offsets = self._network.action.head.decode(prediction)[0]
-        chunk = self._network.normaliser.targets(offsets, measured).numpy()
+        chunk, hidden = self.runtime.step(features.values.reshape(-1), state, self._hidden)
         self.contract.validate_action(chunk.sum(0))  # finite only where every target of the chunk is
         self._hidden = hidden
         return Action(features.stamp_ns, self._decoder.decode(chunk))
@@ -118,8 +86,7 @@ class Policy:
         """
         return self.act_on(self.perceive(observation.images, observation.stamp_ns), observation.state)
 
-    @torch.inference_mode()
     def attention(self, camera: str, image: np.ndarray) -> np.ndarray:
         """Where the CNN looks in an image uint8 (H, W, 3): float32 (h, w) at the policy's image size, 0 to 1."""
         index = self.contract.cameras.index(camera)
-        return self._network.perception.attention(index, self._scaled(image)).numpy()
+        return self.runtime.attention(index, scale_image(image, self.runtime.config.image_size))

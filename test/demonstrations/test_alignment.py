@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from lam_ros.config import JointStatesConfig, RobotConfig
+from lam_ros.contract import Contract
 from lam_ros.demonstrations.alignment import StateHistory, Tick, TickAssembler, align, load_dataset
-from lam_ros.demonstrations.dataset import Dataset, chunk_targets, digest_of
+from lam_ros.demonstrations.dataset import Dataset, chunk_targets, digest_of, mixed
 from lam_ros.errors import ContractError, EpisodeError, TrainingError
 
 FRONT, WRIST = "/camera/front/image_raw", "/camera/wrist/image_raw"
@@ -293,11 +294,28 @@ def test_a_split_is_by_episode_and_by_seed(
     demonstrations = demonstrate(count, ticks=2)
     dataset = Dataset(None, "wave", "desk_arm", demonstrations, "x")  # type: ignore[arg-type]
     training, validation = dataset.split(share, seed=1)
-    assert len(validation) == held_out
-    assert {id(d) for d in training} | {id(d) for d in validation} == {id(d) for d in demonstrations}
-    assert len(training) + len(validation) == count
+    trained, held = ([id(d) for d in part.demonstrations] for part in (training, validation))
+    assert len(held) == held_out
+    assert {*trained, *held} == {id(d) for d in demonstrations}
+    assert len(trained) + len(held) == count
     again, _ = dataset.split(share, seed=1)
-    assert [id(d) for d in again] == [id(d) for d in training]
+    assert [id(d) for d in again.demonstrations] == trained
+
+
+def test_mixed_datasets_keep_their_weights(demonstrate: Any, robot: RobotConfig) -> None:
+    contract = Contract.of(robot)
+    old = Dataset(contract, "wave", "desk_arm", demonstrate(3, ticks=2), "a")
+    new = Dataset(contract, "bow", "desk_arm", demonstrate(2, ticks=2, seed=1), "b")
+    both = mixed([old, new], [1.0, 4.0])
+    assert both.task == "wave and bow"
+    assert list(map(id, both.demonstrations)) == [*map(id, old.demonstrations), *map(id, new.demonstrations)]
+    assert both.weights == [1.0, 1.0, 1.0, 4.0, 4.0]
+    assert both.pick([4, 0]).weights == [4.0, 1.0]
+    assert mixed([old]) is old
+    assert len({mixed([old, new], weights).digest for weights in ([1.0, 4.0], [4.0, 1.0], [])}) == 3
+    other = dataclasses.replace(contract, cameras=("front",))
+    with pytest.raises(ContractError, match="cameras"):
+        mixed([old, dataclasses.replace(new, contract=other)])
 
 
 @pytest.mark.parametrize("count", [0, 1])

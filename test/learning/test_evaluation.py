@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
-import torch
 
-from lam_ros.config import RobotConfig
-from lam_ros.contract import Contract
-from lam_ros.learning.evaluation import EpisodeResult, Evaluation, evaluate_in_core, wilson_interval
-from lam_ros.policy.configuration import PolicyConfig
-from lam_ros.policy.policy import Policy, PolicyNetwork
-from lam_ros.simulation.simulation import Simulation
+from lam_ros.learning.evaluation import EpisodeResult, Evaluation, paired_difference, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -57,22 +49,49 @@ def test_the_time_to_success_is_the_median(seconds: tuple[float, ...], median: f
     assert evaluation(*seconds).seconds_to_success == median
 
 
-@pytest.fixture
-def simulation(robot: RobotConfig) -> Iterator[Simulation]:
-    world = Simulation(robot, "reach")
-    yield world
-    world.close()
+def outcomes(*successes: int) -> Evaluation:
+    return Evaluation(tuple(EpisodeResult(seed, bool(success), 1.0) for seed, success in enumerate(successes)))
 
 
-def test_an_evaluation_repeats_and_an_untrained_policy_fails(robot: RobotConfig, simulation: Simulation) -> None:
-    torch.manual_seed(0)
-    network = PolicyNetwork(PolicyConfig(image_size=(24, 24), hidden_size=8, chunk=2), Contract.of(robot))
-    network.normaliser.offset_scale.fill_(0.01)
-    policy = Policy(network, robot.position_limits)
-    told: list[EpisodeResult] = []
-    first = evaluate_in_core(policy, simulation, episodes=2, seed=70, report=told.append)
-    assert [result.seed for result in first.results] == [70, 71]
-    assert told == list(first.results)
-    assert first.successes == 0
-    assert first.results[0].seconds == pytest.approx(simulation.task.time_limit_s)
-    assert evaluate_in_core(policy, simulation, episodes=2, seed=70, report=lambda _: None) == first
+def table(both: int, one: int, other: int, neither: int) -> tuple[Evaluation, Evaluation]:
+    pairs = [(1, 1)] * both + [(1, 0)] * one + [(0, 1)] * other + [(0, 0)] * neither
+    return outcomes(*(pair[0] for pair in pairs)), outcomes(*(pair[1] for pair in pairs))
+
+
+def test_a_difference_is_that_of_the_rates() -> None:
+    difference = paired_difference(*table(30, 12, 3, 5))
+    assert difference.rate == pytest.approx(9 / 50)
+    assert (difference.only_first, difference.only_second) == (12, 3)
+    low, high = difference.interval
+    assert low < 9 / 50 < high
+    back = paired_difference(*reversed(table(30, 12, 3, 5)))
+    assert back.interval == pytest.approx((-high, -low))
+
+
+def test_without_correlation_it_is_newcombes_unpaired_interval() -> None:
+    """Method 10 of the unpaired case (Newcombe 1998): square-and-add of Wilson's intervals."""
+    first, second = table(20, 20, 5, 5)  # as if drawn apart: 20 * 5 = 20 * 5
+    (l1, u1), (l2, u2) = first.wilson, second.wilson
+    expected = (0.3 - np.hypot(0.8 - l1, u2 - 0.5), 0.3 + np.hypot(u1 - 0.8, 0.5 - l2))
+    assert paired_difference(first, second).interval == pytest.approx(expected)
+
+
+def test_pairing_narrows_the_interval() -> None:
+    together, apart = paired_difference(*table(25, 4, 1, 20)), paired_difference(*table(15, 14, 11, 10))
+    assert together.rate == pytest.approx(apart.rate)
+    assert together.interval[0] > apart.interval[0]
+    assert together.interval[1] < apart.interval[1]
+
+
+def test_equal_outcomes_differ_by_nothing() -> None:
+    low, high = paired_difference(*table(30, 0, 0, 20)).interval
+    assert low <= 0.0 <= high
+    assert high - low < 0.1
+
+
+def test_only_common_seeds_are_compared() -> None:
+    first = outcomes(1, 1, 0)
+    second = Evaluation((EpisodeResult(1, False, 1.0), EpisodeResult(7, True, 1.0)))
+    assert paired_difference(first, second).rate == 1.0
+    with pytest.raises(ValueError, match="no seed in common"):
+        paired_difference(first, Evaluation(second.results[1:]))

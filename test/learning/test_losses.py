@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lam_ros.learning.losses import destination_loss, masked_mean
+from lam_ros.learning.losses import distance, masked_mean
 
 
 def test_the_masked_mean_is_that_of_the_ticks_there_are() -> None:
@@ -28,8 +28,7 @@ def test_without_a_tick_the_mean_is_zero() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_destination_loss_is_the_mean_distance(dtype: torch.dtype) -> None:
-    predicted, destination = torch.tensor([[1.0, -2.0]], dtype=dtype), torch.tensor([[0.0, 1.0]])
-    loss = destination_loss(predicted, destination)
-    assert loss.dtype == torch.float32
-    assert loss.item() == 2.0
+def test_the_distance_of_labels_is_their_mean(dtype: torch.dtype) -> None:
+    predicted, wanted = torch.tensor([[1.0, -2.0], [0.0, 0.0]], dtype=dtype), torch.tensor([[0.0, 1.0], [0.5, 0.5]])
+    assert distance(predicted, wanted).dtype == torch.float32
+    assert distance(predicted, wanted).tolist() == [2.0, 0.5]

@@ -10,7 +10,7 @@ import torch
 from lam_ros.config import RobotConfig
 from lam_ros.contract import Contract
 from lam_ros.policy.configuration import PolicyConfig
-from lam_ros.policy.policy import PolicyNetwork
+from lam_ros.policy.runtime import PolicyNetwork
 
 SMALL = PolicyConfig(image_size=(24, 24), hidden_size=16, chunk=3, bins=7)
 
@@ -23,7 +23,8 @@ def make_network(robot: RobotConfig) -> Callable[..., PolicyNetwork]:
         torch.manual_seed(seed)
         network = PolicyNetwork(config, Contract.of(robot))
         joints = len(robot.joints)
-        network.normaliser.fit(torch.randn(50, joints), 0.05 * torch.randn(50, config.chunk, joints))
+        states = torch.randn(50, joints)
+        network.normaliser.fit(states, states[:, None] + 0.05 * torch.randn(50, config.chunk, joints))
         return network.eval()
 
     return build

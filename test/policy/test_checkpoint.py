@@ -19,7 +19,8 @@ from lam_ros.config import RobotConfig
 from lam_ros.contract import Features
 from lam_ros.errors import CheckpointError, ContractError
 from lam_ros.policy.checkpoint import CheckpointInfo, digest, load_network, load_policy, read_info, save_checkpoint
-from lam_ros.policy.policy import Policy, PolicyNetwork
+from lam_ros.policy.policy import Policy
+from lam_ros.policy.runtime import PolicyNetwork, TorchRuntime
 
 
 def info_of(network: PolicyNetwork) -> CheckpointInfo:
@@ -45,7 +46,7 @@ def rewrite(file: Path, weights: Callable[[dict[str, torch.Tensor]], Any] = dict
 
 
 def test_a_checkpoint_acts_as_the_network_did(checkpoint: Path, network: PolicyNetwork, robot: RobotConfig) -> None:
-    loaded, original = load_policy(checkpoint, robot), Policy(network, robot.position_limits)
+    loaded, original = load_policy(checkpoint, robot), Policy(TorchRuntime(network), robot.position_limits)
     features, state = Features(0, np.ones((2, 192), np.float32)), np.full(7, 0.01, np.float32)
     for _ in range(4):
         np.testing.assert_array_equal(loaded.act_on(features, state).target, original.act_on(features, state).target)
@@ -149,7 +150,7 @@ def test_weights_that_do_not_fit_are_named(checkpoint: Path) -> None:
 
 def test_another_format_is_refused(checkpoint: Path) -> None:
     rewrite(checkpoint, format="lam_ros.policy/9")
-    with pytest.raises(CheckpointError, match=r"has the format 'lam_ros\.policy/9'; 'lam_ros\.policy/1' was expected"):
+    with pytest.raises(CheckpointError, match=r"has the format 'lam_ros\.policy/9'; 'lam_ros\.policy/2' was expected"):
         read_info(checkpoint)
     save_file({"weight": torch.ones(1)}, checkpoint)
     with pytest.raises(CheckpointError, match="has the format None"):

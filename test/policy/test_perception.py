@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from lam_ros.errors import ConfigError
 from lam_ros.policy.configuration import PolicyConfig
+from lam_ros.policy.encoders import (
+    ENCODERS,
+    FEATURES,
+    ArticleEncoder,
+    StridedEncoder,
+    pixel_grid,
+    resnet18,
+    spatial_softmax,
+)
 from lam_ros.policy.explain import draw_attention
-from lam_ros.policy.perception import ArticleEncoder, Perception, StridedEncoder, pixel_grid, spatial_softmax
+from lam_ros.policy.perception import Perception
 
 CAMERAS = ("front", "wrist")
 
 
-def perception(encoder: str, size: tuple[int, int] = (32, 24)) -> Perception:
+def perception(encoder: str, size: tuple[int, int] = (64, 48), **more: Any) -> Perception:
     """As training leaves it: batch statistics that are not the initial ones."""
     torch.manual_seed(0)
-    network = Perception(PolicyConfig(encoder=encoder, image_size=size), CAMERAS)  # type: ignore[arg-type]
+    network = Perception(PolicyConfig(encoder=encoder, image_size=size, **more), CAMERAS)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0, 0.3)
@@ -27,7 +39,7 @@ def perception(encoder: str, size: tuple[int, int] = (32, 24)) -> Perception:
     return network.eval()
 
 
-def pictures(count: int, size: tuple[int, int] = (32, 24)) -> torch.Tensor:
+def pictures(count: int, size: tuple[int, int] = (64, 48)) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     shape = (count, len(CAMERAS), size[1], size[0], 3)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
@@ -61,17 +73,23 @@ def test_key_points_have_the_right_gradients() -> None:
     assert torch.autograd.gradcheck(lambda a, t: spatial_softmax(a, t, grid)[0], (activation, temperature))
 
 
-@pytest.mark.parametrize("encoder", ["strided", "article"])
-@pytest.mark.parametrize("size", [(24, 24), (96, 96), (64, 48)])
+@pytest.mark.parametrize(
+    ("encoder", "size"),
+    [
+        *((encoder, size) for encoder in sorted(ENCODERS) for size in ((96, 96), (64, 48))),
+        *((encoder, (24, 24)) for encoder in ("strided", "article")),
+    ],
+)
 def test_each_camera_gives_a_row_of_features(encoder: str, size: tuple[int, int]) -> None:
     network = perception(encoder, size)
     features = network(pictures(2, size))
     assert features.shape == (2, 2, network.features)
     assert features.dtype == torch.float32
-    assert network.features == {"strided": StridedEncoder.features, "article": ArticleEncoder.features}[encoder]
+    sizes = {"strided": StridedEncoder.features, "article": ArticleEncoder.features, "resnet18": FEATURES}
+    assert network.features == sizes[encoder]
 
 
-@pytest.mark.parametrize("encoder", ["strided", "article"])
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
 def test_a_row_depends_on_its_own_camera_and_sample_alone(encoder: str) -> None:
     network, images = perception(encoder), pictures(2)
     before = network(images)
@@ -98,7 +116,7 @@ def test_one_camera_is_a_row_of_all() -> None:
     torch.testing.assert_close(rows, network(images)[0], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("encoder", ["strided", "article"])
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
 def test_folding_keeps_the_function(encoder: str) -> None:
     network, images = perception(encoder), pictures(3)
     features, attention = network(images), network.attention(0, images[0, 0])
@@ -110,15 +128,15 @@ def test_folding_keeps_the_function(encoder: str) -> None:
     torch.testing.assert_close(network.attention(0, images[0, 0]), attention, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("encoder", ["strided", "article"])
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
 def test_attention_covers_the_image_and_peaks_at_one(encoder: str) -> None:
     attention = perception(encoder).attention(1, pictures(1)[0, 1]).detach()
-    assert attention.shape == (24, 32)
+    assert attention.shape == (48, 64)
     assert attention.min() >= 0
     assert attention.max() == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("encoder", ["strided", "article"])
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
 def test_encoder_attention_sums_to_one(encoder: str) -> None:
     network = perception(encoder)
     encoder_of_camera = network.encoders[0]
@@ -126,13 +144,50 @@ def test_encoder_attention_sums_to_one(encoder: str) -> None:
     torch.testing.assert_close(sums, torch.ones(3))
 
 
-@pytest.mark.parametrize("encoder", ["strided", "article"])
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
 def test_every_weight_is_trained(encoder: str) -> None:
     network = perception(encoder).train()
     network(pictures(4)).square().sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("encoder", ["strided", "resnet18"])
+@pytest.mark.parametrize("normalisation", ["batch", "group", "none"])
+def test_a_row_does_not_depend_on_the_rest_of_the_batch_in_use(encoder: str, normalisation: str) -> None:
+    network, images = perception(encoder, normalisation=normalisation), pictures(3)
+    torch.testing.assert_close(network(images)[:1], network(images[:1]), atol=1e-4, rtol=1e-4)
+    kinds = {"batch": nn.BatchNorm2d, "group": nn.GroupNorm, "none": ()}
+    found = [module for module in network.modules() if isinstance(module, (nn.BatchNorm2d, nn.GroupNorm))]
+    assert all(isinstance(module, kinds[normalisation]) for module in found)
+    assert bool(found) == (normalisation != "none")
+
+
+def test_a_shared_encoder_is_one_for_all_cameras() -> None:
+    shared, apart = perception("strided", share_encoder=True), perception("strided")
+    count = sum(parameter.numel() for parameter in shared.parameters())
+    assert 2 * count == sum(parameter.numel() for parameter in apart.parameters())
+    images = pictures(3)
+    images[:, 1] = images[:, 0]
+    features = shared(images)
+    torch.testing.assert_close(features[:, 1], features[:, 0])
+    torch.testing.assert_close(shared.one(1, images[2, 1]), features[2, 1], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(apart(images)[:, 1], apart(images)[:, 0])
+
+
+def test_resnet18_has_its_published_size() -> None:
+    """11.18 million parameters without the classifier (He et al. 2016; torchvision counts 11,176,512)."""
+    assert sum(parameter.numel() for parameter in resnet18("batch").parameters()) == 11_176_512
+
+
+def test_an_encoder_that_cannot_be_made_is_one_sentence() -> None:
+    with pytest.raises(ConfigError, match="timm"):
+        perception("timm:no_such_net")
+    with pytest.raises(ConfigError, match=r"image_size \[32, 24\] leaves this encoder a map of 1x1"):
+        perception("resnet18", (32, 24))
+    with pytest.raises(ConfigError, match="there is no encoder 'resnet'; there are strided, article, resnet18, and t"):
+        PolicyConfig(encoder="resnet")
 
 
 def test_drawn_attention_leaves_other_pixels_alone() -> None:

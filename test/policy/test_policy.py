@@ -12,6 +12,7 @@ from lam_ros.contract import Features, Observation
 from lam_ros.errors import ContractError
 from lam_ros.policy.configuration import PolicyConfig
 from lam_ros.policy.policy import Policy
+from lam_ros.policy.runtime import TorchRuntime
 
 RNG = np.random.default_rng(0)
 SEEN = [
@@ -26,14 +27,14 @@ SEEN = [
 
 @pytest.fixture
 def policy(make_network: Any, robot: RobotConfig) -> Policy:
-    return Policy(make_network(), robot.position_limits)
+    return Policy(TorchRuntime(make_network()), robot.position_limits)
 
 
-@pytest.mark.parametrize("head", ["regression", "categorical"])
-@pytest.mark.parametrize("encoder", ["strided", "article"])
+@pytest.mark.parametrize("head", ["regression", "refined", "gmm", "categorical"])
+@pytest.mark.parametrize("encoder", ["strided", "article", "resnet18"])
 def test_an_action_fits_the_robot(make_network: Any, robot: RobotConfig, head: Any, encoder: Any) -> None:
-    config = PolicyConfig(encoder=encoder, head=head, image_size=(24, 24), hidden_size=8, chunk=2)
-    action = Policy(make_network(config), robot.position_limits).act(SEEN[0])
+    config = PolicyConfig(encoder=encoder, head=head, image_size=(64, 64), hidden_size=8, chunk=2)
+    action = Policy(TorchRuntime(make_network(config)), robot.position_limits).act(SEEN[0])
     lower, upper = robot.position_limits
     assert action.stamp_ns == 1000
     assert action.target.dtype == np.float32
@@ -50,8 +51,8 @@ def test_after_reset_an_episode_repeats_exactly(policy: Policy) -> None:
 
 
 def test_perceive_then_act_on_is_act(make_network: Any, robot: RobotConfig) -> None:
-    together = Policy(make_network(), robot.position_limits)
-    apart = Policy(make_network(), robot.position_limits)
+    together = Policy(TorchRuntime(make_network()), robot.position_limits)
+    apart = Policy(TorchRuntime(make_network()), robot.position_limits)
     for seen in SEEN:
         features = apart.perceive(seen.images, seen.stamp_ns)
         assert features.values.shape == (2, 192)
@@ -68,7 +69,7 @@ def test_a_refused_observation_leaves_the_policy_unchanged(make_network: Any, ro
     networks = [make_network(), make_network()]
     for network in networks:
         network.normaliser.state_std.fill_(1e-3)
-    policy, untouched = (Policy(network, robot.position_limits) for network in networks)
+    policy, untouched = (Policy(TorchRuntime(network), robot.position_limits) for network in networks)
     features = policy.perceive(SEEN[0].images, 0)
     refused = [
         (features, np.full(7, np.nan, np.float32), "the joint state is not finite for waist"),

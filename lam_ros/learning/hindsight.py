@@ -1,0 +1,69 @@
+"""What the end of a demonstration tells about its beginning: labels that cost nothing.
+
+The imitation loss is nearly all small late movements, whose gradient hardly says where the object is. "Where does this
+demonstration end?", "where does the arm next touch something?" and "how long will it take?" say it in every frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SLOW = 0.4  # share of the median speed: slower than this, the arm has arrived somewhere
+GRIPPED_SHARE = 0.5  # of the way between the gripper's extremes: past it, the hand has changed
+GRIPPER_MOVES = 0.2  # of the largest stroke in the joint's range: less is no grasp
+
+
+@dataclass(frozen=True)
+class Hindsight:
+    """Labels of each of T ticks.
+
+    Attributes:
+        destination: float32 (T, J), joint positions at the end of the demonstration.
+        contact: float32 (T, J), those at the next contact: where a hand next opens, closes, or the arm next halts.
+        time_to_go: float32 (T,), ticks until the end.
+    """
+
+    destination: np.ndarray
+    contact: np.ndarray
+    time_to_go: np.ndarray
+
+
+def look_back(state: np.ndarray, action: np.ndarray, grippers: np.ndarray) -> Hindsight:
+    """The labels of one demonstration.
+
+    Args:
+        state, action: (T, J), measured and commanded joint positions.
+        grippers: bool (J,), which joints are hands.
+    """
+    ticks = len(state)
+    contacts = contact_ticks(state, action, grippers)
+    following = contacts[np.searchsorted(contacts, np.arange(ticks))]
+    return Hindsight(
+        destination=np.repeat(state[-1:], ticks, axis=0),
+        contact=state[following],
+        time_to_go=np.arange(ticks - 1, -1, -1, dtype=np.float32),
+    )
+
+
+def contact_ticks(state: np.ndarray, action: np.ndarray, grippers: np.ndarray) -> np.ndarray:
+    """Ticks at which the arm probably touches something, in order; the last tick is always one.
+
+    Args:
+        state, action: (T, J).
+        grippers: bool (J,).
+    """
+    ticks = len(state)
+    found = {ticks - 1}
+    for hand in action[:, grippers].T:
+        low, high = hand.min(), hand.max()
+        if high - low > GRIPPER_MOVES * max(abs(high), abs(low)):
+            closed = hand < low + GRIPPED_SHARE * (high - low)
+            found.update((np.flatnonzero(closed[1:] != closed[:-1]) + 1).tolist())
+    if ticks > 2 and not grippers.all():
+        speed = np.abs(np.diff(state[:, ~grippers], axis=0)).max(1)
+        slow = speed < SLOW * np.median(speed)
+        # A halt begins where the arm becomes slow; the slowness of the start is none.
+        found.update((np.flatnonzero(slow[1:] & ~slow[:-1]) + 1).tolist())
+    return np.array(sorted(found))

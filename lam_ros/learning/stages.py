@@ -1,0 +1,285 @@
+"""The three stages of training, as Lightning modules.
+
+1. perception: the CNN on shuffled frames, under a memoryless head, and the questions of ``hindsight``;
+2. action: the LSTM over whole episodes, on features that no longer change, which makes a step cheap;
+3. together: both over windows of episodes; optional.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+from lam_ros.learning.augmentation import Augmentation
+from lam_ros.learning.batches import Frames, Window
+from lam_ros.learning.configuration import TrainConfig
+from lam_ros.learning.losses import distance, masked_mean
+from lam_ros.policy.action import Hidden
+from lam_ros.policy.heads import make_head
+from lam_ros.policy.runtime import PolicyNetwork
+
+STEPS_PER_EPOCH = 50
+WARM_UP_STEPS = 50
+LAST_RATE = 0.01  # of the peak, at the end of the cosine
+MOVING = 0.5  # mean normalised distance of the first target: most ticks hardly move, and hardly tell recipes apart
+
+
+class Stage(lightning.LightningModule):
+    """What the stages share: optimiser, schedule, randomness that follows from the step, and the data."""
+
+    def __init__(self, network: PolicyNetwork, config: TrainConfig, steps: int, rate: float, validation: Frames):
+        super().__init__()
+        self.settings = config
+        self.normaliser = network.normaliser
+        self._steps, self._rate = steps, rate
+        self._validation = validation
+
+    def _schedule(self, step: int) -> float:
+        warm_up = min(1.0, (step + 1) / WARM_UP_STEPS)
+        cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / self._steps)))
+        return warm_up * (LAST_RATE + (1.0 - LAST_RATE) * cosine)
+
+    def configure_optimizers(self) -> Any:
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimiser = torch.optim.AdamW(trained, lr=self._rate, weight_decay=self.settings.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self._schedule)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch  # indices: the data they choose from stays in memory
+
+    def randomness(self, batch_index: int) -> torch.Generator:
+        """Depends on the seed and the step alone, so that a resumed run draws the same, and so does every process."""
+        step = self.current_epoch * STEPS_PER_EPOCH + batch_index
+        return torch.Generator().manual_seed(self.settings.seed * 1_000_003 + step)
+
+    def mine(self, values: Tensor) -> Tensor:
+        """This process's rows of a global batch."""
+        return values[self.global_rank :: self.trainer.world_size]
+
+    def disturbed(self, state: Tensor, features: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Noise on what the policy is told, so that it looks instead of extrapolating.
+
+        Args:
+            state: (B, ..., J) of the global batch, normalised.
+            features: (B, ..., C, D) likewise; may be this process's rows.
+        """
+        settings, rows = self.settings, state.shape[:-1]
+        state = state + settings.state_noise * torch.randn(state.shape, generator=noise).to(state)
+        is_kept = torch.rand(rows, generator=noise) >= settings.state_dropout
+        state = self.mine(state * is_kept[..., None].to(state))
+        cameras = features.shape[-2]
+        # Of each sequence, at most one camera is missing.
+        missing = torch.randint(cameras, rows[:1], generator=noise)
+        is_missing = torch.rand(rows[:1], generator=noise) < settings.camera_dropout
+        seen = 1.0 - torch.nn.functional.one_hot(missing, cameras) * is_missing[:, None]
+        seen = self.mine(seen).to(features)
+        return state, features * seen.reshape(len(seen), *[1] * (features.dim() - 3), cameras, 1)
+
+    def random_numbers(self, count: int, noise: torch.Generator) -> Tensor:
+        return torch.randint(2**31, (count,), generator=noise)
+
+    @property
+    def augmentation(self) -> Augmentation:
+        settings = self.settings
+        return Augmentation(settings.light, settings.colour, settings.shift, settings.erase)
+
+    def labels(self, frames: Frames, index: Tensor) -> Tensor:
+        """What hindsight says, (..., 2J + 1): destination and contact, normalised as states; share of time to go."""
+        destination = self.normaliser.state(frames.destination[index].to(self.device))
+        contact = self.normaliser.state(frames.contact[index].to(self.device))
+        usual = sum(frames.lengths) / len(frames.lengths)
+        time_to_go = (frames.time_to_go[index].to(self.device) / usual)[..., None]
+        return torch.cat([destination, contact, time_to_go], -1)
+
+
+class Hindsighted(nn.Module):
+    """Answers the questions of ``hindsight`` from one frame and the state; trained along, then dropped."""
+
+    def __init__(self, inputs: int, joints: int, config: TrainConfig) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(inputs + joints, 128), nn.ReLU(), nn.Linear(128, 2 * joints + 1))
+        self._joints = joints
+        self._weights = (config.destination_weight, config.contact_weight, config.time_weight)
+
+    def losses(self, features: Tensor, state: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """One value a row for each question, (...), from features (..., C * D) and states (..., J)."""
+        answers = self.net(torch.cat([features, state], -1))
+        j = self._joints
+        parts = (slice(0, j), slice(j, 2 * j), slice(2 * j, None))
+        names = ("destination", "contact", "time")
+        return {name: distance(answers[..., part], labels[..., part]) for name, part in zip(names, parts, strict=True)}
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        return torch.stack([w * loss for w, loss in zip(self._weights, losses.values(), strict=True)]).sum(0)
+
+
+class PerceptionStage(Stage):
+    """Stage one."""
+
+    def __init__(self, network: PolicyNetwork, config: TrainConfig, training: Frames, validation: Frames) -> None:
+        super().__init__(network, config, config.perception_steps, config.learning_rate, validation)
+        self.perception = network.perception
+        self._training = training
+        joints = training.state.shape[1]
+        inputs = len(network.contract.cameras) * network.perception.features
+        size = config.policy.hidden_size
+        self.trunk = nn.Sequential(nn.Linear(inputs + joints, size), nn.ReLU(), nn.Linear(size, 2 * size), nn.ReLU())
+        self.head = make_head(2 * size, joints, config.policy)
+        self.hindsight = Hindsighted(inputs, joints, config)
+
+    def _losses(
+        self, frames: Frames, index: Tensor, features: Tensor, state: Tensor, noise: torch.Generator | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        seen = features.flatten(1)
+        context = self.trunk(torch.cat([seen, state], 1)).float()
+        measured = frames.state[index].to(self.device)
+        target = self.normaliser.chunk(frames.targets[index].to(self.device), measured)
+        imitation = self.head.loss(context, target, noise).mean()
+        answered = self.hindsight.losses(seen, state, self.labels(frames, index))
+        return imitation, {name: loss.mean() for name, loss in answered.items()}
+
+    def training_step(self, index: Tensor, batch_index: int) -> Tensor:
+        frames, noise = self._training, self.randomness(batch_index)
+        draws = self.random_numbers(len(index), noise)
+        own = self.mine(index)
+        images = self.augmentation(frames.images[own][:, None], self.mine(draws))[:, 0]
+        features = self.perception(images.to(self.device))
+        state = self.normaliser.state(frames.state[index].to(self.device))
+        state, features = self.disturbed(state, features, noise)
+        imitation, answered = self._losses(frames, own, features, state, noise)
+        self.log_dict({"loss": imitation, **answered})
+        return imitation + self.hindsight.total(answered)
+
+    def validation_step(self, index: Tensor, batch_index: int) -> None:
+        frames = self._validation
+        state = self.normaliser.state(frames.state[index].to(self.device))
+        features = self.perception(frames.images[index].to(self.device))
+        noise = torch.Generator().manual_seed(batch_index)
+        imitation, answered = self._losses(frames, index, features, state, noise)
+        figures = {"val_loss": imitation, **{f"val_{name}": loss for name, loss in answered.items()}}
+        self.log_dict(figures, batch_size=len(index))
+
+
+class EpisodeStage(Stage):
+    """What both stages over episodes share: the LSTM's state, handed on from window to window."""
+
+    def __init__(self, network: PolicyNetwork, config: TrainConfig, steps: int, rate: float, validation: Frames):
+        super().__init__(network, config, steps, rate, validation)
+        self.action = network.action
+        self._hidden: Hidden | None = None
+
+    def seen(self, frames: Frames, window: Window) -> Tensor:
+        """Features (B, W, C, D) of a window."""
+        raise NotImplementedError
+
+    def handed_on(self, window: Window, batch_index: int) -> Hidden:
+        """The state that each stream's LSTM begins the window with: nothing where an episode begins."""
+        rows = len(window.index)
+        if self._hidden is None or batch_index == 0 or self._hidden[0].shape[1] != rows:
+            self._hidden = self.action.nothing_yet(rows)
+        goes_on = (~window.fresh).to(self.device)[None, :, None]
+        return self._hidden[0] * goes_on, self._hidden[1] * goes_on
+
+    def _predict(self, frames: Frames, window: Window, features: Tensor, state: Tensor, hidden: Hidden | None) -> Any:
+        context, hidden = self.action(features.flatten(2), state, hidden)
+        measured = frames.state[window.index].to(self.device)
+        target = self.normaliser.chunk(frames.targets[window.index].to(self.device), measured)
+        return context.float(), target, window.mask.to(self.device), hidden
+
+    def imitation(self, frames: Frames, window: Window, features: Tensor, batch_index: int) -> tuple[Tensor, Tensor]:
+        """The loss of a training window, and this process's disturbed features; hands on the LSTM's state."""
+        noise = self.randomness(batch_index)
+        state = self.normaliser.state(frames.state[window.index].to(self.device))
+        state, features = self.disturbed(state, features, noise)
+        own = window.share(self.global_rank, self.trainer.world_size)
+        hidden = self.handed_on(own, batch_index)
+        context, target, mask, hidden = self._predict(frames, own, features, state, hidden)
+        self._hidden = (hidden[0].detach(), hidden[1].detach())
+        return masked_mean(self.action.head.loss(context, target, noise), mask), features
+
+    def validation_step(self, window: Window, batch_index: int) -> None:
+        frames = self._validation
+        state = self.normaliser.state(frames.state[window.index].to(self.device))
+        context, target, mask, _ = self._predict(frames, window, self.seen(frames, window), state, None)
+        head, noise = self.action.head, torch.Generator().manual_seed(batch_index)
+        loss = head.loss(context, target, noise)
+        measured = frames.state[window.index].to(self.device)
+        still = self.normaliser.chunk(measured[..., None, :], measured)
+        moving = mask * ((target - still)[:, :, 0].abs().mean(-1) > MOVING)
+        figures = {
+            "val_loss": masked_mean(loss, mask),
+            "val_loss_moving": masked_mean(loss, moving),
+            "val_accuracy": masked_mean(head.accuracy(context, target), mask),
+        }
+        self.log_dict(figures, batch_size=len(window.index))
+
+
+class ActionStage(EpisodeStage):
+    """Stage two, on features (V, N, C, D) of several views of each training episode: unchanged, then augmented."""
+
+    def __init__(
+        self,
+        network: PolicyNetwork,
+        config: TrainConfig,
+        training: Frames,
+        validation: Frames,
+        views: Tensor,
+        held_out: Tensor,
+    ) -> None:
+        super().__init__(network, config, config.action_steps, config.learning_rate, validation)
+        self._training = training
+        self._features = _Kept(views, held_out)
+
+    def seen(self, frames: Frames, window: Window) -> Tensor:
+        return self._features.held_out[window.index].to(self.device)
+
+    def training_step(self, window: Window, batch_index: int) -> Tensor:
+        views = self._features.views
+        features = views[(window.draw % len(views))[:, None], window.index]
+        noise = torch.Generator().manual_seed(self.settings.seed * 7_000_003 + self.global_step)
+        features = features + self.settings.feature_noise * torch.randn(features.shape, generator=noise)
+        loss, _ = self.imitation(self._training, window, self.mine(features).to(self.device), batch_index)
+        self.log("loss", loss)
+        return loss
+
+
+class _Kept:
+    """Arrays that a copy of the module must not copy."""
+
+    def __init__(self, views: Tensor, held_out: Tensor) -> None:
+        self.views, self.held_out = views, held_out
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Kept:
+        return self
+
+
+class TogetherStage(EpisodeStage):
+    """Stage three: perception and action over windows of episodes; hindsight keeps perception honest."""
+
+    def __init__(self, network: PolicyNetwork, config: TrainConfig, training: Frames, validation: Frames) -> None:
+        super().__init__(network, config, config.together_steps, config.together_rate, validation)
+        self.perception = network.perception
+        self._training = training
+        inputs = len(network.contract.cameras) * network.perception.features
+        self.hindsight = Hindsighted(inputs, training.state.shape[1], config)
+
+    def seen(self, frames: Frames, window: Window) -> Tensor:
+        rows = self.perception(frames.images[window.index.flatten()].to(self.device))
+        return rows.unflatten(0, window.index.shape)
+
+    def training_step(self, window: Window, batch_index: int) -> Tensor:
+        frames = self._training
+        own = window.share(self.global_rank, self.trainer.world_size)
+        images = self.augmentation(frames.images[own.index.flatten()].unflatten(0, own.index.shape), own.draw)
+        features = self.perception(images.flatten(0, 1).to(self.device)).unflatten(0, own.index.shape)
+        loss, features = self.imitation(frames, window, features, batch_index)
+        state = self.normaliser.state(frames.state[own.index].to(self.device))
+        answered = self.hindsight.losses(features.flatten(2), state, self.labels(frames, own.index))
+        means = {name: masked_mean(each[..., None], own.mask.to(self.device)) for name, each in answered.items()}
+        self.log_dict({"loss": loss, **means})
+        return loss + self.hindsight.total(means)

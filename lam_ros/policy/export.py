@@ -1,0 +1,197 @@
+"""Export to ONNX, the LSTM's state as explicit inputs and outputs, in float32 or int8; and how far it is from torch.
+
+The file is a .safetensors too, the graphs as bytes and in its metadata the contract: nodes load it as any checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lam_ros.errors import CheckpointError
+from lam_ros.policy.onnx_runtime import ACTION_GRAPH, attention_graph, perception_graph
+from lam_ros.policy.runtime import PolicyNetwork, Runtime
+
+FLOAT_TOLERANCE = 1e-3  # of a target's scale: what another order of additions may change
+INT8_TOLERANCE = 0.25  # likewise, what 8 bits may
+CALIBRATION_IMAGES = 200
+
+
+class _Perceive(nn.Module):
+    def __init__(self, network: PolicyNetwork, camera: int) -> None:
+        super().__init__()
+        self.network, self.camera = network, camera
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.network.perception.one(self.camera, image)
+
+
+class _Attend(_Perceive):
+    def forward(self, image: Tensor) -> Tensor:
+        return self.network.perception.attention(self.camera, image)
+
+
+class _Step(nn.Module):
+    def __init__(self, network: PolicyNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, features: Tensor, state: Tensor, output: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        targets, (output, memory) = self.network.step(features[None], state[None], (output, memory))
+        return targets[0], output, memory
+
+
+def export_graphs(network: PolicyNetwork) -> dict[str, bytes]:
+    """Serialized ONNX models of a network: perception and attention of each encoder, and one tick of the action.
+
+    Raises:
+        CheckpointError: the exporter is not installed, or cannot express this network.
+    """
+    network = network.eval().cpu()
+    width, height = network.config.image_size
+    image = torch.zeros((height, width, 3), dtype=torch.uint8)
+    features = torch.zeros(len(network.contract.cameras) * network.perception.features)
+    state = torch.zeros(len(network.contract.joints))
+    graphs = {}
+    for camera in range(len(network.perception.encoders)):
+        graphs[perception_graph(camera)] = _export(_Perceive(network, camera), {"image": image}, ["features"])
+        graphs[attention_graph(camera)] = _export(_Attend(network, camera), {"image": image}, ["attention"])
+    output, memory = network.action.nothing_yet(1)
+    given = {"features": features, "state": state, "output": output, "memory": memory}
+    graphs[ACTION_GRAPH] = _export(_Step(network), given, ["targets", "output_next", "memory_next"])
+    return graphs
+
+
+def _export(module: nn.Module, given: Mapping[str, Tensor], outputs: list[str]) -> bytes:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+            warnings.simplefilter("ignore")  # on torchvision, which is not needed
+            program = torch.onnx.export(
+                module.eval(),
+                tuple(value.detach().clone() for value in given.values()),
+                input_names=list(given),
+                output_names=outputs,
+                dynamo=True,
+                verbose=False,
+            )
+        assert program is not None
+        serialized: bytes = program.model_proto.SerializeToString()
+    except ImportError as error:
+        raise CheckpointError(f"export needs {error.name}: pip install 'lam_ros[onnx]'.") from None
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"this network cannot be expressed in ONNX ({reason}).") from None
+    return serialized
+
+
+def quantise(graphs: Mapping[str, bytes], images: Sequence[np.ndarray]) -> dict[str, bytes]:
+    """Graphs with 8-bit weights: convolutions with activations calibrated on images, the LSTM dynamically.
+
+    Args:
+        images: for each encoder, uint8 (N, h, w, 3) of what its camera sees.
+
+    Raises:
+        CheckpointError: the quantiser is not installed.
+    """
+    try:
+        from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+    except ImportError as error:
+        raise CheckpointError(f"int8 needs {error.name}: pip install 'lam_ros[onnx]'.") from None
+    quantised = dict(graphs)
+    with tempfile.TemporaryDirectory() as name, _quiet():
+        source, ready, written = (Path(name) / f"{part}.onnx" for part in ("source", "ready", "written"))
+
+        def convert(graph: str, write: Any) -> None:
+            source.write_bytes(graphs[graph])
+            quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
+            write()
+            quantised[graph] = written.read_bytes()
+
+        for camera, seen in enumerate(images):
+            chosen = seen[:: max(1, len(seen) // CALIBRATION_IMAGES)]
+            convert(
+                perception_graph(camera),
+                lambda chosen=chosen: quantize_static(
+                    str(ready),
+                    str(written),
+                    _Calibration(chosen),
+                    quant_format=QuantFormat.QDQ,
+                    per_channel=True,
+                    activation_type=QuantType.QUInt8,
+                    weight_type=QuantType.QInt8,
+                    # A softmax over positions is where the accuracy is; it costs nothing.
+                    op_types_to_quantize=["Conv"],
+                ),
+            )
+        convert(ACTION_GRAPH, lambda: quantize_dynamic(str(ready), str(written), weight_type=QuantType.QInt8))
+    return quantised
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+
+
+class _Calibration:
+    """What ONNX Runtime's calibration reads: one image at a time, None at the end."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self._images = iter(images)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        image = next(self._images, None)
+        return None if image is None else {"image": np.ascontiguousarray(image)}
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an exported policy is from its checkpoint, over episodes with the LSTM's state handed on.
+
+    ``mean`` and ``largest`` are differences of joint targets in units of their scale (the standard deviation that they
+    were normalised with).
+    """
+
+    mean: float
+    largest: float
+    ticks: int
+
+
+def parity(
+    exported: Runtime, original: Runtime, episodes: Sequence[tuple[np.ndarray, np.ndarray]], scale: np.ndarray
+) -> Parity:
+    """Run both over the same episodes.
+
+    Args:
+        episodes: images uint8 (T, C, h, w, 3) at the policy's size, and states float32 (T, J), of each.
+        scale: (K, J), of the targets.
+    """
+    differences = []
+    for images, states in episodes:
+        hidden: dict[str, Any] = {"exported": None, "original": None}
+        for pictures, state in zip(images, states, strict=True):
+            targets = {}
+            for name, runtime in (("exported", exported), ("original", original)):
+                features = np.concatenate([runtime.perceive(i, picture) for i, picture in enumerate(pictures)])
+                targets[name], hidden[name] = runtime.step(features, state, hidden[name])
+            differences.append(np.abs(targets["exported"] - targets["original"]) / scale)
+    errors = np.array(differences)
+    return Parity(float(errors.mean()), float(errors.max()), len(errors))

@@ -1,0 +1,116 @@
+"""Both networks in ONNX Runtime, from one file that holds their graphs and the whole contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lam_ros.contract import Contract
+from lam_ros.errors import CheckpointError
+from lam_ros.policy.configuration import PolicyConfig
+
+PROVIDERS = {
+    "CPU": "CPUExecutionProvider",
+    "CUDA": "CUDAExecutionProvider",
+    "TensorRT": "TensorrtExecutionProvider",
+}
+
+
+def perception_graph(camera: int) -> str:
+    """The name of a camera's graph in an exported file; its attention's has ``attention`` for ``perception``."""
+    return f"perception.{camera}"
+
+
+def attention_graph(camera: int) -> str:
+    return f"attention.{camera}"
+
+
+ACTION_GRAPH = "action"
+
+
+class OnnxRuntime:
+    """A ``Runtime`` of exported graphs.
+
+    Args:
+        graphs: name -> serialized ONNX model.
+        contract, config: what the file says of itself.
+        provider: ``CPU``, ``CUDA`` or ``TensorRT``.
+        threads: of each graph; the control path wants one.
+
+    Raises:
+        CheckpointError: ONNX Runtime or the provider is not there, a graph is missing, cannot be read, or has other
+            shapes than the contract.
+    """
+
+    def __init__(
+        self,
+        graphs: dict[str, bytes],
+        contract: Contract,
+        config: PolicyConfig,
+        provider: str = "CPU",
+        threads: int = 1,
+    ) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise CheckpointError("an exported policy needs ONNX Runtime: pip install onnxruntime.") from None
+        there = onnxruntime.get_available_providers()
+        if PROVIDERS.get(provider) not in there:
+            usable = [name for name, long_name in PROVIDERS.items() if long_name in there]
+            raise CheckpointError(
+                f"this ONNX Runtime cannot use {provider}; it has {', '.join(usable)}. "
+                "Install onnxruntime-gpu for CUDA and TensorRT, or choose another provider."
+            )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        self.contract, self.config = contract, config
+        self.name = f"onnxruntime, {provider}"
+        # Whatever TensorRT or CUDA cannot run, the CPU does.
+        providers = list(dict.fromkeys([PROVIDERS[provider], PROVIDERS["CPU"]]))
+
+        def session(name: str, **shapes: tuple[int, ...]) -> Any:
+            if name not in graphs:
+                raise CheckpointError(f"the exported policy lacks the graph {name}; export it again.")
+            try:
+                made = onnxruntime.InferenceSession(graphs[name], options, providers=providers)
+                found = {node.name: tuple(node.shape) for node in made.get_inputs()}
+            except Exception as error:  # ONNX Runtime has its own kinds, which share no base but this one
+                reason = " ".join(str(error).split())[:200]
+                raise CheckpointError(f"the graph {name} cannot be run ({reason}); export it again.") from None
+            if found != shapes:
+                raise CheckpointError(f"the graph {name} takes {found}, not {shapes}; export the policy again.")
+            return made
+
+        width, height = config.image_size
+        cameras = range(1 if config.share_encoder else len(contract.cameras))
+        self._perception = [session(perception_graph(i), image=(height, width, 3)) for i in cameras]
+        self._attention = [session(attention_graph(i), image=(height, width, 3)) for i in cameras]
+        self.features = int(self._perception[0].get_outputs()[0].shape[0])
+        hidden = (config.layers, 1, config.hidden_size)
+        self._action = session(
+            ACTION_GRAPH,
+            features=(len(contract.cameras) * self.features,),
+            state=(len(contract.joints),),
+            output=hidden,
+            memory=hidden,
+        )
+        self._nothing_yet = np.zeros(hidden, dtype=np.float32)
+
+    def perceive(self, camera: int, image: np.ndarray) -> np.ndarray:
+        features: np.ndarray = self._of(self._perception, camera).run(None, {"image": image})[0]
+        return features
+
+    def step(self, features: np.ndarray, state: np.ndarray, hidden: Any) -> tuple[np.ndarray, Any]:
+        output, memory = hidden or (self._nothing_yet, self._nothing_yet)
+        given = {"features": features, "state": state, "output": output, "memory": memory}
+        targets, output, memory = self._action.run(None, given)
+        return targets, (output, memory)
+
+    def attention(self, camera: int, image: np.ndarray) -> np.ndarray:
+        attention: np.ndarray = self._of(self._attention, camera).run(None, {"image": image})[0]
+        return attention
+
+    def _of(self, sessions: list[Any], camera: int) -> Any:
+        return sessions[0 if self.config.share_encoder else camera]

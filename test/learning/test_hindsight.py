@@ -1,0 +1,46 @@
+"""Labels that the end of a demonstration gives to its beginning."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lam_ros.learning.hindsight import contact_ticks, look_back
+
+GRIPPERS = np.array([False, False, True])
+
+
+def grasp() -> tuple[np.ndarray, np.ndarray]:
+    """20 ticks: the arm moves, halts at tick 8 to close its hand at 10, moves on from 12, opens at 17."""
+    speed = np.full(20, 0.05)
+    speed[8:12] = 0.005
+    arm = np.cumsum(speed)
+    hand = np.full(20, 0.03)
+    hand[10:17] = 0.01
+    state = np.stack([arm, -arm, hand], 1).astype(np.float32)
+    return state, state.copy()
+
+
+def test_contacts_are_where_the_hand_changes_and_where_the_arm_halts() -> None:
+    assert contact_ticks(*grasp(), GRIPPERS).tolist() == [7, 10, 17, 19]
+
+
+def test_a_hand_that_trembles_touches_nothing() -> None:
+    state, action = grasp()
+    action[:, 2] = 0.03 + 0.001 * (np.arange(20) % 2)
+    assert contact_ticks(state, action, GRIPPERS).tolist() == [7, 19]
+
+
+def test_an_arm_without_hands_has_its_halts_and_its_end() -> None:
+    state, action = grasp()
+    assert contact_ticks(state, action, np.zeros(3, dtype=bool))[-1] == 19
+    assert contact_ticks(state[:1], action[:1], GRIPPERS).tolist() == [0]
+
+
+def test_each_tick_is_told_its_next_contact_and_its_end() -> None:
+    state, action = grasp()
+    labels = look_back(state, action, GRIPPERS)
+    np.testing.assert_array_equal(labels.destination, np.tile(state[-1], (20, 1)))
+    np.testing.assert_array_equal(labels.contact[:8], np.tile(state[7], (8, 1)))
+    np.testing.assert_array_equal(labels.contact[8:11], np.tile(state[10], (3, 1)))
+    np.testing.assert_array_equal(labels.contact[18:], np.tile(state[19], (2, 1)))
+    assert labels.time_to_go.tolist() == list(range(19, -1, -1))

@@ -1,0 +1,158 @@
+"""Exported policies: the same function in ONNX Runtime, whole and for this robot or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lam_ros.config import RobotConfig
+from lam_ros.errors import CheckpointError, ContractError
+from lam_ros.policy.checkpoint import (
+    EXPORT_FORMAT,
+    CheckpointInfo,
+    load_network,
+    load_policy,
+    load_runtime,
+    read_info,
+    save_exported,
+)
+from lam_ros.policy.configuration import PolicyConfig
+from lam_ros.policy.export import export_graphs, parity, quantise
+from lam_ros.policy.onnx_runtime import OnnxRuntime
+from lam_ros.policy.runtime import PolicyNetwork, TorchRuntime
+
+SMALL = {"image_size": (24, 24), "hidden_size": 16, "chunk": 3, "bins": 7}
+RNG = np.random.default_rng(0)
+EPISODES = [
+    (RNG.integers(0, 256, (6, 2, 24, 24, 3), dtype=np.uint8), RNG.normal(0, 0.3, (6, 7)).astype(np.float32))
+    for _ in range(2)
+]
+
+
+def info_of(network: PolicyNetwork) -> CheckpointInfo:
+    return CheckpointInfo(network.contract, network.config, "desk_arm", "wave", "abc")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return {"folder": tmp_path_factory.mktemp("exported")}
+
+
+@pytest.fixture
+def file(exported: dict[str, Any], make_network: Any) -> Path:
+    """An exported policy; exporting takes seconds, so it is done once."""
+    path: Path = exported["folder"] / "policy.onnx.safetensors"
+    if not path.is_file():
+        network = make_network(PolicyConfig(**SMALL))
+        exported["graphs"] = export_graphs(network)
+        save_exported(path, exported["graphs"], info_of(network))
+    return path
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"head": "gmm", "layers": 2, "targets": "absolute"},
+        {"head": "refined", "encoder": "article", "share_encoder": True},
+        {"head": "categorical", "normalisation": "group"},
+    ],
+)
+def test_every_kind_of_policy_does_the_same_in_onnx_runtime(make_network: Any, more: dict[str, Any]) -> None:
+    network = make_network(PolicyConfig(**SMALL, **more))
+    runtime = OnnxRuntime(export_graphs(network), network.contract, network.config)
+    assert runtime.features == network.perception.features
+    scale = network.normaliser.target_scale.numpy()
+    same = parity(runtime, TorchRuntime(network), EPISODES, scale)
+    assert same.largest < 1e-3
+    assert same.ticks == 12
+
+
+def test_parity_finds_another_policy(file: Path, make_network: Any) -> None:
+    runtime, _ = load_runtime(file)
+    other = make_network(PolicyConfig(**SMALL), seed=1)
+    assert parity(runtime, TorchRuntime(other), EPISODES, other.normaliser.target_scale.numpy()).largest > 0.05
+
+
+def test_a_policy_loads_and_looks_alike(file: Path, make_network: Any, robot: RobotConfig) -> None:
+    network = make_network(PolicyConfig(**SMALL))
+    assert read_info(file) == info_of(network)
+    policy, original = load_policy(file, robot), TorchRuntime(network)
+    assert policy.runtime.name == "onnxruntime, CPU"
+    picture = EPISODES[0][0][0, 1]
+    for index, camera in enumerate(("front", "wrist")):
+        large = RNG.integers(0, 256, (96, 96, 3), dtype=np.uint8)
+        assert policy.attention(camera, large).shape == (24, 24)
+        np.testing.assert_allclose(
+            policy.runtime.attention(index, picture), original.attention(index, picture), atol=1e-3
+        )
+
+
+def test_eight_bits_are_close_and_smaller(exported: dict[str, Any], file: Path, make_network: Any) -> None:
+    network = make_network(PolicyConfig(**SMALL))
+    seen = np.concatenate([images for images, _ in EPISODES])
+    quantised = quantise(exported["graphs"], [seen[:, 0], seen[:, 1]])
+    assert sum(map(len, quantised.values())) < 0.8 * sum(map(len, exported["graphs"].values()))
+    runtime = OnnxRuntime(quantised, network.contract, network.config)
+    same = parity(runtime, TorchRuntime(network), EPISODES, network.normaliser.target_scale.numpy())
+    assert 0.0 < same.largest < 0.25
+
+
+def test_the_hidden_state_is_not_changed_in_place(file: Path) -> None:
+    runtime, _ = load_runtime(file)
+    features, state = np.ones(2 * runtime.features, np.float32), np.zeros(7, np.float32)
+    _, hidden = runtime.step(features, state, None)
+    before = [part.copy() for part in hidden]
+    first, _ = runtime.step(features, state, hidden)
+    again, _ = runtime.step(features, state, hidden)
+    np.testing.assert_array_equal(first, again)
+    for part, kept in zip(hidden, before, strict=True):
+        np.testing.assert_array_equal(part, kept)
+
+
+def changed(file: Path, tmp_path: Path, name: str, graph: bytes | None) -> Path:
+    """The exported file with one graph replaced, or left out."""
+    graphs = {key: value for key, value in load_file(file).items() if graph is not None or key != name}
+    if graph is not None:
+        graphs[name] = torch.frombuffer(bytearray(graph), dtype=torch.uint8)
+    info = read_info(file)
+    path = tmp_path / "changed.safetensors"
+    save_exported(path, {key: value.numpy().tobytes() for key, value in graphs.items()}, info)
+    return path
+
+
+def test_a_damaged_missing_or_foreign_graph_is_refused(
+    exported: dict[str, Any], file: Path, tmp_path: Path, robot: RobotConfig
+) -> None:
+    whole = exported["graphs"]["action"]
+    for graph, message in (
+        (None, "lacks the graph action; export it again"),
+        (b"nonsense", r"the graph action cannot be run .*export it again"),
+        (whole[: len(whole) // 2], "the graph action cannot be run"),
+        (exported["graphs"]["perception.0"], r"the graph action takes .*image.*, not .*features"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            load_policy(changed(file, tmp_path, "action", graph), robot)
+
+
+def test_it_is_for_its_robot_alone(file: Path, robot: RobotConfig) -> None:
+    import dataclasses
+
+    other = dataclasses.replace(robot, policy=dataclasses.replace(robot.policy, rate_hz=10.0))
+    with pytest.raises(ContractError, match="with rate_hz = 20, this robot has 10"):
+        load_policy(file, other)
+
+
+def test_what_is_not_there_is_said(file: Path, tmp_path: Path, robot: RobotConfig) -> None:
+    with pytest.raises(CheckpointError, match=r"cannot use TensorRT; it has .*CPU"):
+        load_policy(file, robot, provider="TensorRT")
+    with pytest.raises(CheckpointError, match="is an exported policy, without weights"):
+        load_network(file)
+    damaged = tmp_path / "damaged.safetensors"
+    save_file({"action": torch.ones(1)}, damaged, {"format": EXPORT_FORMAT, "info": "{"})
+    with pytest.raises(CheckpointError, match="has damaged metadata"):
+        load_policy(damaged, robot)
