@@ -198,102 +198,43 @@ class _Hashing:
         return data
 
 
-class EpisodeWriter:
-    """Writes one episode into its `.partial` folder.
+class EpisodeRecord:
+    """What is known of an episode while its bag is written or repaired, and how it is sealed.
 
     Args:
-        dataset: the folder of episodes; made if needed.
+        folder: its ``.partial`` folder, named after the episode.
         robot, robot_digest: name and digest of the robot YAML.
         task: what is demonstrated, in words.
-        name: of the episode; by default the next one.
-        storage: how it is stored.
         thresholds: of the verdict.
-
-    Raises:
-        EpisodeError: the folder cannot be made.
     """
 
     def __init__(
-        self,
-        dataset: Path,
-        robot: str,
-        robot_digest: str,
-        task: str,
-        name: str | None = None,
-        storage: Storage | None = None,
-        thresholds: VerdictConfig | None = None,
+        self, folder: Path, robot: str, robot_digest: str, task: str, thresholds: VerdictConfig | None = None
     ) -> None:
+        self.folder = folder
+        self.name = folder.stem
         self._robot, self._robot_digest, self._task = robot, robot_digest, task
-        self._storage, self._thresholds = storage or Storage(), thresholds
-        self._lock = threading.Lock()
+        self._thresholds = thresholds
         self._channels: dict[str, _Channel] = {}
-        self._schemas: dict[str, int] = {}
         self._drivers: dict[str, int] = {}
-        try:
-            dataset.mkdir(parents=True, exist_ok=True)
-            self.name = name or next_episode_name(dataset)
-            self.folder = dataset / f"{self.name}.partial"
-            self.folder.mkdir()
-            self._file = (self.folder / f"{self.name}_0.mcap").open("wb")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # whoever repairs must leave it alone
-        except OSError as error:
-            raise EpisodeError(
-                f"{dataset} cannot take a new episode: {error}. Check its path and permissions."
-            ) from None
-        compression = CompressionType.ZSTD if self._storage.compress else CompressionType.NONE
-        self._writer = Writer(self._file, chunk_size=self._storage.chunk_bytes, compression=compression)
-        self._writer.start(profile="ros2", library="lam_ros")
-        self._writer.add_metadata(ABOUT, {"robot": robot, "robot_digest": robot_digest, "task": task})
-        self._writer.flush()
-        self._began_s = self._flushed_s = time.monotonic()
         self._start_ns: int | None = None
         self._end_ns = 0
 
-    @classmethod
-    def of(cls, robot: RobotConfig, dataset: Path, task: str) -> EpisodeWriter:
-        """A writer as the robot YAML wants it."""
-        settings = robot.recorder
-        storage = Storage(robot.compresses, round(settings.chunk_mb * 1e6), settings.flush_s)
-        return cls(dataset, robot.name, robot.digest, task, storage=storage, thresholds=settings.verdict)
+    @property
+    def bag(self) -> Path:
+        return self.folder / f"{self.name}_0.mcap"
 
-    def add_topic(self, topic: Topic) -> None:
-        """Announce a topic before its first message; another thread may be writing."""
-        if topic.name in self._channels:
-            return
-        with self._lock:
-            self._register(topic)
-
-    def _register(self, topic: Topic) -> None:
+    def know(self, topic: Topic, channel: int) -> None:
+        """Note a topic and its channel in the bag."""
         text, _ = topic.described
-        if topic.msgtype not in self._schemas:
-            self._schemas[topic.msgtype] = self._writer.register_schema(topic.msgtype, "ros2msg", text.encode())
-        channel = self._writer.register_channel(
-            topic.name,
-            "cdr",
-            self._schemas[topic.msgtype],
-            {"offered_qos_profiles": topic.qos_yaml(), ABOUT: json.dumps(dataclasses.asdict(topic))},
-        )
         is_image = topic.msgtype in ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
         meter = TopicMeter(topic.expected_hz)
         self._channels[topic.name] = _Channel(topic, channel, meter, begins_with_header(text), is_image)
 
-    def write(self, topic: str, data: bytes, received_ns: int) -> None:
-        """Append one serialized message.
-
-        Raises:
-            EpisodeError: the disk does not take it; what was written before stays readable.
-        """
+    def note(self, topic: str, data: bytes, received_ns: int) -> None:
+        """Note a serialized message that the bag holds."""
         channel = self._channels[topic]
         stamp = header_stamp_ns(data) if channel.is_stamped else 0
-        channel.sequence += 1
-        try:
-            with self._lock:
-                self._writer.add_message(channel.id, received_ns, data, stamp or received_ns, channel.sequence)
-                if time.monotonic() - self._flushed_s > self._storage.flush_s:
-                    self._writer.flush()
-                    self._flushed_s = time.monotonic()
-        except OSError as error:
-            raise EpisodeError(f"{self.folder} cannot be written: {error}. Free some space and record again.") from None
         channel.meter.add(stamp, received_ns, _picture(data) if channel.is_image else None)
         if topic.endswith("lam/command"):
             driver = header_frame_id(data)
@@ -305,11 +246,6 @@ class EpisodeWriter:
         """Note messages of a topic that were lost before they could be written."""
         self._channels[topic].meter.lost += messages
 
-    @property
-    def age_s(self) -> float:
-        """How long ago the take began."""
-        return time.monotonic() - self._began_s
-
     def reports(self, now_ns: int | None = None) -> dict[str, TopicReport]:
         """What has been written so far, topic by topic; ``now_ns`` by the clock of arrivals."""
         return report_all({name: channel.meter for name, channel in dict(self._channels).items()}, now_ns)
@@ -318,35 +254,17 @@ class EpisodeWriter:
     def messages(self) -> int:
         return sum(channel.meter.count for channel in self._channels.values())
 
-    def seal(
+    def seal_closed(
         self,
         outcome: Outcome,
         required: tuple[str, ...] = (),
         findings: tuple[str, ...] = (),
         ended_ns: int | None = None,
     ) -> Path:
-        """Close, flush to disk, reopen and verify, write the manifest and rename.
-
-        Args:
-            outcome: as the demonstrator marked it.
-            required: topics without which an episode is worthless.
-            findings: what else is known against it; the verdict is then WARN at best.
-            ended_ns: when the take ended, by the clock of arrivals; by default with its last message.
-
-        Returns:
-            The sealed folder.
-
-        Raises:
-            EpisodeError: the disk fails or what was read back is not what was written; the `.partial` folder stays.
-        """
-        bag = self.folder / f"{self.name}_0.mcap"
+        """Reopen and verify the closed bag, write metadata and manifest, and rename; see ``EpisodeWriter.seal``."""
         try:
-            self._writer.finish()
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            bag_hash = self._read_back(bag)
-            (self.folder / "metadata.yaml").write_text(self._metadata(bag.name))
+            bag_hash = self._read_back(self.bag)
+            (self.folder / "metadata.yaml").write_text(self._metadata(self.bag.name))
             reports = self.reports(ended_ns)
             manifest = Manifest(
                 SCHEMA,
@@ -358,7 +276,7 @@ class EpisodeWriter:
                 self._drivers,
                 reports,
                 judge(reports, required, findings, self._thresholds),
-                {bag.name: bag_hash, "metadata.yaml": sha256_of(self.folder / "metadata.yaml")},
+                {self.bag.name: bag_hash, "metadata.yaml": sha256_of(self.folder / "metadata.yaml")},
             )
             (self.folder / MANIFEST).write_text(_json(manifest))
             for file in self.folder.iterdir():
@@ -427,6 +345,133 @@ class EpisodeWriter:
             "ros_distro": "",
         }
         return yaml.dump({"rosbag2_bagfile_information": information}, Dumper=_PlainDumper, sort_keys=False)
+
+
+class EpisodeWriter(EpisodeRecord):
+    """Writes one episode into its `.partial` folder.
+
+    Args:
+        dataset: the folder of episodes; made if needed.
+        robot, robot_digest: name and digest of the robot YAML.
+        task: what is demonstrated, in words.
+        name: of the episode; by default the next one.
+        storage: how it is stored.
+        thresholds: of the verdict.
+
+    Raises:
+        EpisodeError: the folder cannot be made.
+    """
+
+    def __init__(
+        self,
+        dataset: Path,
+        robot: str,
+        robot_digest: str,
+        task: str,
+        name: str | None = None,
+        storage: Storage | None = None,
+        thresholds: VerdictConfig | None = None,
+    ) -> None:
+        self._storage = storage or Storage()
+        self._lock = threading.Lock()
+        self._schemas: dict[str, int] = {}
+        try:
+            dataset.mkdir(parents=True, exist_ok=True)
+            folder = dataset / f"{name or next_episode_name(dataset)}.partial"
+            super().__init__(folder, robot, robot_digest, task, thresholds)
+            folder.mkdir()
+            self._file = self.bag.open("wb")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # whoever repairs must leave it alone
+        except OSError as error:
+            raise EpisodeError(
+                f"{dataset} cannot take a new episode: {error}. Check its path and permissions."
+            ) from None
+        compression = CompressionType.ZSTD if self._storage.compress else CompressionType.NONE
+        self._writer = Writer(self._file, chunk_size=self._storage.chunk_bytes, compression=compression)
+        self._writer.start(profile="ros2", library="lam_ros")
+        self._writer.add_metadata(ABOUT, {"robot": robot, "robot_digest": robot_digest, "task": task})
+        self._writer.flush()
+        self._began_s = self._flushed_s = time.monotonic()
+
+    @classmethod
+    def of(cls, robot: RobotConfig, dataset: Path, task: str) -> EpisodeWriter:
+        """A writer as the robot YAML wants it."""
+        settings = robot.recorder
+        storage = Storage(robot.compresses, round(settings.chunk_mb * 1e6), settings.flush_s)
+        return cls(dataset, robot.name, robot.digest, task, storage=storage, thresholds=settings.verdict)
+
+    def add_topic(self, topic: Topic) -> None:
+        """Announce a topic before its first message; another thread may be writing."""
+        if topic.name in self._channels:
+            return
+        with self._lock:
+            self._register(topic)
+
+    def _register(self, topic: Topic) -> None:
+        text, _ = topic.described
+        if topic.msgtype not in self._schemas:
+            self._schemas[topic.msgtype] = self._writer.register_schema(topic.msgtype, "ros2msg", text.encode())
+        channel = self._writer.register_channel(
+            topic.name,
+            "cdr",
+            self._schemas[topic.msgtype],
+            {"offered_qos_profiles": topic.qos_yaml(), ABOUT: json.dumps(dataclasses.asdict(topic))},
+        )
+        self.know(topic, channel)
+
+    def write(self, topic: str, data: bytes, received_ns: int) -> None:
+        """Append one serialized message.
+
+        Raises:
+            EpisodeError: the disk does not take it; what was written before stays readable.
+        """
+        channel = self._channels[topic]
+        stamp = header_stamp_ns(data) if channel.is_stamped else 0
+        channel.sequence += 1
+        try:
+            with self._lock:
+                self._writer.add_message(channel.id, received_ns, data, stamp or received_ns, channel.sequence)
+                if time.monotonic() - self._flushed_s > self._storage.flush_s:
+                    self._writer.flush()
+                    self._flushed_s = time.monotonic()
+        except OSError as error:
+            raise EpisodeError(f"{self.folder} cannot be written: {error}. Free some space and record again.") from None
+        self.note(topic, data, received_ns)
+
+    @property
+    def age_s(self) -> float:
+        """How long ago the take began."""
+        return time.monotonic() - self._began_s
+
+    def seal(
+        self,
+        outcome: Outcome,
+        required: tuple[str, ...] = (),
+        findings: tuple[str, ...] = (),
+        ended_ns: int | None = None,
+    ) -> Path:
+        """Close, flush to disk, reopen and verify, write the manifest and rename.
+
+        Args:
+            outcome: as the demonstrator marked it.
+            required: topics without which an episode is worthless.
+            findings: what else is known against it; the verdict is then WARN at best.
+            ended_ns: when the take ended, by the clock of arrivals; by default with its last message.
+
+        Returns:
+            The sealed folder.
+
+        Raises:
+            EpisodeError: the disk fails or what was read back is not what was written; the `.partial` folder stays.
+        """
+        try:
+            self._writer.finish()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+        except OSError as error:
+            raise EpisodeError(f"{self.folder} could not be sealed: {error}. It is kept as it is.") from None
+        return self.seal_closed(outcome, required, findings, ended_ns)
 
     def abandon(self) -> None:
         """Let go of an episode that cannot be sealed; its `.partial` folder stays, for ``repair``."""

@@ -9,13 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mcap.reader import make_reader
+from mcap.records import Message
+from mcap.stream_reader import StreamReader
+from rosbags.rosbag2 import Reader
 
 from lam_ros.config import RobotConfig
+from lam_ros.demonstrations import closing
 from lam_ros.demonstrations import episode as episodes
 from lam_ros.demonstrations.alignment import load_dataset
+from lam_ros.demonstrations.closing import close_bag
 from lam_ros.demonstrations.episode import list_episodes, next_episode_name
 from lam_ros.demonstrations.repair import leftovers, recover
-from lam_ros.errors import EpisodeError
 
 
 @pytest.fixture(autouse=True)
@@ -100,28 +105,74 @@ def test_sealed_episodes_are_left_alone(recording: Any, tmp_path: Path) -> None:
     assert leftovers(tmp_path / "data", set_aside_too=True) == []
 
 
-def test_a_repair_that_was_interrupted_begins_anew_from_the_original(crashed: Path) -> None:
-    original = crashed / "episode_000000.partial"
-    shutil.copytree(original, crashed / "episode_000000.set_aside")
-    tear_off = next(original.glob("*.mcap"))
-    tear_off.write_bytes(tear_off.read_bytes()[:200])
+@pytest.mark.parametrize("cut", [1, 8, 40, 300, 2000])
+def test_a_repair_that_was_interrupted_begins_anew(crashed: Path, cut: int) -> None:
+    """A bag whose new ending was cut short closes again, with every message."""
+    (bag,) = crashed.glob("*/*.mcap")
+    assert close_bag(bag) is not None
+    closed = bag.read_bytes()
+    bag.write_bytes(closed[:-cut])
     assert recover(leftovers(crashed)[0]).is_sealed
     (episode,) = list_episodes(crashed)
     assert episode.manifest.topics["/joint_states"].count == 100
+    assert episode.bag.read_bytes() == closed
 
 
-def test_where_the_copy_cannot_be_sealed_the_original_stays(crashed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*arguments: Any, **more: Any) -> None:
-        raise EpisodeError("No space left on device.")
-
-    monkeypatch.setattr(episodes.EpisodeWriter, "seal", full)
+def test_a_full_disk_takes_a_repair(crashed: Path) -> None:
+    """Nothing is copied: what is added are the types, topics and places of chunks."""
     (bag,) = crashed.glob("*/*.mcap")
-    before = bag.read_bytes()
+    whole = bag.read_bytes()
+    bag.write_bytes(whole[:-100])
+    recover(leftovers(crashed)[0])
+    (episode,) = list_episodes(crashed)
+    repaired = episode.bag.read_bytes()
+    kept = next(i for i, (a, b) in enumerate(zip(whole, repaired, strict=False)) if a != b)
+    assert kept > 0.9 * len(whole)
+    assert len(repaired) - kept < 40_000
+
+
+def test_where_the_disk_takes_nothing_it_can_be_repaired_later(crashed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(found: Any) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as context:
+        context.setattr(closing, "_ending", full)
+        found = recover(leftovers(crashed)[0])
+        assert not found.is_sealed
+        assert "No space left on device Check its permissions and the disk" in found.sentence
+    assert recover(leftovers(crashed)[0]).is_sealed
+    assert list_episodes(crashed)[0].manifest.topics["/joint_states"].count == 100
+
+
+def test_a_repaired_bag_reads_by_its_index_as_by_its_stream(crashed: Path) -> None:
+    """mcap's seeking reader uses the summary that was written, rosbags the folder."""
+    tear(crashed, 0.7)
+    recover(leftovers(crashed)[0])
+    (episode,) = list_episodes(crashed)
+    with episode.bag.open("rb") as file:
+        summary = make_reader(file, validate_crcs=True).get_summary()
+        assert summary is not None
+        assert summary.statistics is not None
+        file.seek(0)
+        streamed = [r for r in StreamReader(file, validate_crcs=True).records if isinstance(r, Message)]
+    indexed = list(episode.messages())
+    assert summary.statistics.message_count == len(indexed) == len(streamed) > 0
+    assert sum(len(chunk.message_index_offsets) for chunk in summary.chunk_indexes) > 0
+    with Reader(episode.folder) as reader:
+        assert reader.message_count == len(indexed)
+        assert len(list(reader.messages())) == len(indexed)
+
+
+def test_what_was_set_aside_can_be_tried_again(crashed: Path) -> None:
+    (bag,) = crashed.glob("*/*.mcap")
+    whole = bag.read_bytes()
+    bag.write_bytes(whole[:20])
     found = recover(leftovers(crashed)[0])
     assert not found.is_sealed
-    assert "No space left" in found.sentence
-    assert next(found.folder.glob("*.mcap")).read_bytes() == before
-    assert not list(crashed.glob("*.partial"))
+    next(found.folder.glob("*.mcap")).write_bytes(whole)
+    again = recover(leftovers(crashed, set_aside_too=True)[0])
+    assert again.is_sealed
+    assert not (again.folder / "reason.txt").exists()
 
 
 def test_repaired_images_are_the_recorded_ones(crashed: Path) -> None:
