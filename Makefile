@@ -14,7 +14,7 @@ $(STAMP): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt torch==2.13.0
-	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[ros,sim,train,interop,anonymise,view,dev]'
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[ros,sim,train,interop,anonymise,view,onnx,dev]'
 	@touch $(STAMP)
 
 demo: $(STAMP)

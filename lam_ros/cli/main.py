@@ -168,6 +168,35 @@ def demo(
         run_demo(robot, task, episodes, demonstrations, seed, fast, out)
 
 
+@app.command()
+def swap(
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Checkpoint or exported policy that the running nodes take up.")
+    ] = None,
+    back: Annotated[bool, typer.Option("--back", help="Go back to the one that ran before, at once.")] = False,
+) -> None:
+    """Give the running policy another checkpoint: no tick is missed, and --back goes back to the one before."""
+    from lam_ros.bringup import node_environment, require_ros
+    from lam_ros.errors import ConfigError
+    from lam_ros.policy.checkpoint import digest, read_info
+
+    with friendly_errors():
+        require_ros()
+        if (checkpoint is None) != back:
+            raise ConfigError("give either --checkpoint FILE or --back.")
+        if checkpoint is not None:
+            read_info(checkpoint)
+        os.environ.update(node_environment())
+        from lam_ros.nodes.conductor import conducting
+
+        with conducting(lambda: None) as conductor:
+            if checkpoint is None:
+                console.print(conductor.call("lam/rollback"))
+            else:
+                conductor.swap_checkpoint(str(checkpoint.resolve()), digest(checkpoint))
+                console.print(f"perception and action run {checkpoint}; `lam swap --back` undoes it.")
+
+
 @calibrate_app.command("latency")
 def latency_command(
     joint: Annotated[str, typer.Option(help="The joint to move: one that moves much in the pictures.")],

@@ -152,7 +152,7 @@ class PerceptionStage(Stage):
         state = self.normaliser.state(frames.state[index].to(self.device))
         state, features = self.disturbed(state, features, noise)
         imitation, answered = self._losses(frames, own, features, state, noise)
-        self.log_dict({"loss": imitation, **answered})
+        self.log_dict({"loss": imitation, **answered}, sync_dist=True)
         return imitation + self.hindsight.total(answered)
 
     def validation_step(self, index: Tensor, batch_index: int) -> None:
@@ -244,7 +244,7 @@ class ActionStage(EpisodeStage):
         noise = torch.Generator().manual_seed(self.settings.seed * 7_000_003 + self.global_step)
         features = features + self.settings.feature_noise * torch.randn(features.shape, generator=noise)
         loss, _ = self.imitation(self._training, window, self.mine(features).to(self.device), batch_index)
-        self.log("loss", loss)
+        self.log("loss", loss, sync_dist=True)
         return loss
 
 
@@ -281,5 +281,5 @@ class TogetherStage(EpisodeStage):
         state = self.normaliser.state(frames.state[own.index].to(self.device))
         answered = self.hindsight.losses(features.flatten(2), state, self.labels(frames, own.index))
         means = {name: masked_mean(each[..., None], own.mask.to(self.device)) for name, each in answered.items()}
-        self.log_dict({"loss": loss, **means})
+        self.log_dict({"loss": loss, **means}, sync_dist=True)
         return loss + self.hindsight.total(means)

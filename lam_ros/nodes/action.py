@@ -15,7 +15,7 @@ from lam_ros.errors import ContractError, LamError
 from lam_ros.images import pixels
 from lam_ros.nodes.base import ERROR, OK, stamp_to_ns
 from lam_ros.nodes.joints import joint_message
-from lam_ros.nodes.policy import PolicyNode
+from lam_ros.nodes.policy import Loaded, PolicyNode
 from lam_ros.nodes.qos import COMMAND, LATCHED, SENSOR, STREAM
 
 GAP_TICKS = 4.5  # a longer pause between two features is the end of one episode and the start of another
@@ -30,6 +30,7 @@ class ActionNode(PolicyNode):
         self.hand_over: Callable[[Action], None] | None = None  # to a gate in the same process
 
     def configure(self) -> None:
+        self._ready: list[Loaded] = []  # the policies that may be asked for, the newest last
         self.load_policy()
         self._gap_ns = seconds_to_ns(GAP_TICKS / self.robot.policy.rate_hz)
         self._history = StateHistory(self.robot.joint_states)
@@ -47,10 +48,37 @@ class ActionNode(PolicyNode):
         self.need_publisher("lam/features")
         self.need_subscriber(self._commands)
         self.figure("commands published", lambda: self._published)
+        self.figure("checkpoints ready", lambda: " ".join(loaded.digest for loaded in self._ready))
         self.figure("LSTM resets", lambda: self._resets)
 
     def start(self) -> None:
         self._reset_policy()
+
+    def run_with(self, loaded: Loaded) -> None:
+        self.adopt(loaded)
+        super().run_with(loaded)
+
+    def adopt(self, loaded: Loaded) -> None:
+        """Be ready to answer features of this policy; the one that runs stays ready too."""
+        others = [known for known in self._ready if known.digest != loaded.digest]
+        running = [known for known in others if self._is_loaded and known.digest == self._digest]
+        self._ready = [*(running or others[-1:]), loaded]
+
+    def _follow(self, checkpoint_digest: str) -> None:
+        """Take up the policy that perception runs.
+
+        Raises:
+            ContractError: this node has not loaded it.
+        """
+        for loaded in self._ready:
+            if loaded.digest == checkpoint_digest:
+                self.run_with(loaded)
+                self._reset_policy()
+                return
+        raise ContractError(
+            f"perception runs checkpoint {checkpoint_digest or '(none)'}, action {self._digest}; "
+            "give both the same file."
+        )
 
     def _reset_policy(self) -> None:
         self._policy.reset()
@@ -87,10 +115,7 @@ class ActionNode(PolicyNode):
             self._reset_policy()
         try:
             if checkpoint_digest != self._digest:
-                raise ContractError(
-                    f"perception runs checkpoint {checkpoint_digest or '(none)'}, action {self._digest}; "
-                    "give both the same file."
-                )
+                self._follow(checkpoint_digest)
             action = self._policy.act_on(features, self._history.at(stamp_ns))
         except LamError as error:
             self.note("policy", ERROR, str(error))

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
@@ -103,6 +105,32 @@ class Conductor:
         if not answer.success:
             raise BringUpError(f"{service}: {answer.message}")
         return str(answer.message)
+
+    def set_checkpoint(self, node: str, file: str) -> None:
+        """Give a running node another checkpoint.
+
+        Raises:
+            BringUpError: the node is not there, or the checkpoint does not fit.
+        """
+        client = self._node.create_client(SetParameters, f"{node}/set_parameters")
+        self._until(client.service_is_ready, READY_S, f"the node {node}")
+        request = SetParameters.Request(parameters=[Parameter("checkpoint", value=file).to_parameter_msg()])
+        future = client.call_async(request)
+        self._until(future.done, READY_S, f"an answer of {node}")
+        (result,) = future.result().results
+        if not result.successful:
+            raise BringUpError(f"{node} refuses {file}: {result.reason}")
+
+    def swap_checkpoint(self, file: str, digest: str) -> None:
+        """Give action, then perception another checkpoint, and wait until both run it.
+
+        Raises:
+            BringUpError: one of them is not there or refuses it; what ran before then goes on.
+        """
+        self.set_checkpoint("action", file)
+        self._until(lambda: digest in self.figures("action").get("checkpoints ready", ""), READY_S, "action to load it")
+        self.set_checkpoint("perception", file)
+        self._until(lambda: self.figures("perception").get("checkpoint") == digest, READY_S, "perception to load it")
 
     def wait_until_ready(self, names: Collection[str]) -> None:
         """Until these nodes are active and each topic that one of them needs has found its other end.

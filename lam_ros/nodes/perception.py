@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
+from std_srvs.srv import Trigger
 
 from lam_ros.contract import Features
 from lam_ros.demonstrations.alignment import Tick, TickAssembler
@@ -16,7 +18,7 @@ from lam_ros.errors import LamError
 from lam_ros.images import CompressedView, ImageView
 from lam_ros.nodes.base import ERROR, OK, WARN
 from lam_ros.nodes.images import features_message, image_message, to_rgb, view
-from lam_ros.nodes.policy import PolicyNode
+from lam_ros.nodes.policy import Loaded, PolicyNode
 from lam_ros.nodes.qos import SENSOR, STREAM
 from lam_ros.policy.explain import draw_attention
 
@@ -37,6 +39,8 @@ class PerceptionNode(PolicyNode):
         self.hand_over: Callable[[Features, str], None] | None = None  # to an action node in the same process
 
     def configure(self) -> None:
+        self._now: Loaded | None = None
+        self._before: Loaded | None = None
         self.load_policy()
         self._assembler = TickAssembler(self.robot)
         self._published = 0
@@ -55,6 +59,7 @@ class PerceptionNode(PolicyNode):
             )
             for name, camera in self.robot.cameras.items()
         ]
+        self._rollback = self.create_service(Trigger, "lam/rollback", self._on_rollback)
         for camera in self.robot.cameras.values():
             self.need_publisher(camera.subscribed_topic)
         self.need_subscriber(self._features)
@@ -64,6 +69,23 @@ class PerceptionNode(PolicyNode):
 
     def start(self) -> None:
         self._assembler = TickAssembler(self.robot)
+
+    def run_with(self, loaded: Loaded) -> None:
+        self._before, self._now = self._now, loaded
+        super().run_with(loaded)
+
+    def adopt(self, loaded: Loaded) -> None:
+        self.run_with(loaded)
+        self._assembler = TickAssembler(self.robot)  # a frame that was seen by the policy before belongs to no tick
+
+    def _on_rollback(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._before is None:
+            response.message = "no other checkpoint has run before; there is nothing to go back to."
+            return response
+        self.adopt(self._before)
+        self.set_parameters([Parameter("checkpoint", value=self._file)])
+        response.success, response.message = True, f"{self._file} runs again."
+        return response
 
     def _on_frame(self, camera: str, serialized: bytes) -> None:
         if not self.is_active:
@@ -111,3 +133,4 @@ class PerceptionNode(PolicyNode):
             self.destroy_subscription(subscription)
         for publisher in (self._features, *self._explanations.values()):
             self.destroy_publisher(publisher)
+        self.destroy_service(self._rollback)
