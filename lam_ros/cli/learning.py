@@ -48,7 +48,10 @@ def changed(settings: Any, assignments: list[str]) -> Any:
 
 @learning_app.command()
 def train(
-    data: Annotated[list[Path], typer.Option(help="Folder of episodes; give it several times to mix folders.")],
+    data: Annotated[
+        list[str],
+        typer.Option(help="Folder of episodes, here or at s3://… or gs://…; give it several times to mix folders."),
+    ],
     out: Annotated[Path, typer.Option(help="Checkpoint to write (.safetensors).")],
     robot: Robot = DEFAULT_ROBOT,
     config: Annotated[Path | None, typer.Option(help="Training YAML; see config/train.yaml.")] = None,
@@ -193,7 +196,7 @@ def _say(evaluation: Any, who: str) -> None:
 def export(
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint that `lam train` wrote.")],
     out: Annotated[Path, typer.Option(help="File to write (.safetensors); nodes take it as they take a checkpoint.")],
-    data: Annotated[Path, typer.Option(help="Folder of demonstrations: both are run on them and compared.")],
+    data: Annotated[str, typer.Option(help="Folder of demonstrations: both are run on them and compared.")],
     int8: Annotated[bool, typer.Option("--int8", help="8-bit weights, calibrated on the demonstrations.")] = False,
     task: Annotated[
         str, typer.Option(help="Task of the embedded simulator, to compare successes too; empty leaves it out.")

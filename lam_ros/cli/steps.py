@@ -21,7 +21,8 @@ from lam_ros.contract import Observation
 from lam_ros.control.latency import Delay
 from lam_ros.demonstrations.alignment import load_dataset
 from lam_ros.demonstrations.dataset import Dataset, mixed
-from lam_ros.demonstrations.episode import list_episodes
+from lam_ros.demonstrations.episode import Episode, list_episodes
+from lam_ros.demonstrations.remote import is_remote, local_copy
 from lam_ros.errors import BringUpError, CheckpointError, ConfigError
 from lam_ros.learning.configuration import TrainConfig, load_train_config
 from lam_ros.learning.evaluation import EpisodeResult, Evaluation
@@ -195,7 +196,7 @@ def training_settings(config: Path | None, steps_scale: float = 1.0) -> TrainCon
 
 
 def load_data(
-    folders: Sequence[Path],
+    folders: Sequence[str | Path],
     weights: Sequence[float],
     robot: RobotConfig,
     config: TrainConfig,
@@ -214,10 +215,15 @@ def load_data(
     if weights and (len(weights) != len(folders) or min(weights) <= 0):
         raise ConfigError(f"there are {len(weights)} weights for {len(folders)} folders; give each one, above 0.")
     parts = [
-        load_dataset(list_episodes(folder)[: limit or None], robot, config.policy.image_size, report=loaded)
-        for folder in folders
+        load_dataset(found[: limit or None], robot, config.policy.image_size, report=loaded)
+        for found in map(episodes_of, folders)
     ]
     return mixed(parts, weights)
+
+
+def episodes_of(folder: str | Path) -> list[Episode]:
+    """The sealed episodes of a folder, here or at an address such as ``s3://bucket/demos``."""
+    return list_episodes(local_copy(str(folder)) if is_remote(str(folder)) else Path(folder))
 
 
 def train_on(
@@ -260,7 +266,7 @@ def film_failures(trial: Trial, evaluation: Evaluation, folder: Path, most: int 
 def export_policy(
     checkpoint: Path,
     out: Path,
-    data: Path,
+    data: str,
     robot: str,
     int8: bool,
     task: str,
@@ -282,7 +288,7 @@ def export_policy(
     from lam_ros.policy.export import FLOAT_TOLERANCE, INT8_TOLERANCE, export_graphs, parity, quantise
 
     network, info = load_network(checkpoint)
-    chosen = load_dataset(list_episodes(data)[:EXPORT_EPISODES], load_robot(robot), info.policy.image_size)
+    chosen = load_dataset(episodes_of(data)[:EXPORT_EPISODES], load_robot(robot), info.policy.image_size)
     info.contract.check_same(chosen.contract)
     note("graphs")
     graphs = export_graphs(network)
