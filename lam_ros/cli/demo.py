@@ -20,7 +20,7 @@ from lam_ros.config import load_robot
 from lam_ros.demonstrations.dataset import digest_of
 from lam_ros.demonstrations.episode import list_episodes
 from lam_ros.learning.seeds import UNSEEN_SEED
-from lam_ros.learning.training import untrained_path
+from lam_ros.learning.training import train, untrained_path
 from lam_ros.policy.checkpoint import digest
 from lam_ros.simulation.tasks import make_task
 
@@ -116,11 +116,11 @@ def run_demo(
         )
         bars = TrainingBars(display)
 
-        def train() -> Any:
+        def learn() -> Any:
             data = steps.load_data([dataset], [], load_robot(robot), settings, bars.loaded)
-            return steps.train_on(data, settings, checkpoint, bars.step)
+            return train(data, settings, checkpoint, bars.step)
 
-        trained = seconds.measure("train", train)
+        trained = seconds.measure("train", learn)
 
         def perform(label: str, policy: Path | None, count: int, **more: Any) -> list[float]:
             evaluations[label], latencies = seconds.measure(

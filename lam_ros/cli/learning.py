@@ -60,6 +60,9 @@ def train(
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="Use the first so many episodes of each folder; 0: all.")] = 0,
     start: Annotated[Path | None, typer.Option(help="Fine-tune this checkpoint instead of beginning anew.")] = None,
+    pretrained: Annotated[
+        Path | None, typer.Option(help="Begin with this perception, which `lam pretrain` wrote.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Overrides the YAML's seed.")] = None,
     head: Annotated[
         Literal["regression", "refined", "gmm", "categorical"] | None, typer.Option(help="Overrides the YAML's head.")
@@ -78,6 +81,7 @@ def train(
     train …`.
     """
     from lam_ros.cli import steps
+    from lam_ros.learning.training import train as run_training
 
     with friendly_errors():
         settings = changed(steps.training_settings(config, steps_scale), setting or [])
@@ -90,12 +94,37 @@ def train(
         with progress() as display:
             bars = TrainingBars(display)
             dataset = steps.load_data(data, weight or [], load_robot(robot), settings, bars.loaded, limit)
-            result = steps.train_on(dataset, settings, out, bars.step, start)
+            result = run_training(dataset, settings, out, bars.step, start, pretrained)
         table = Table("figure", "value", title=f"{result.checkpoint}")
         for name, value in result.figures.items():
             table.add_row(name, f"{value:.4g}")
         console.print(table)
         console.print(f"curves: {result.log_folder} (tensorboard --logdir {result.log_folder})")
+
+
+@learning_app.command()
+def pretrain(
+    data: Annotated[list[str], typer.Option(help="Folder of episodes, also failed or unmarked ones.")],
+    out: Annotated[Path, typer.Option(help="File to write (.safetensors), for `lam train --pretrained`.")],
+    robot: Robot = DEFAULT_ROBOT,
+    config: Annotated[Path | None, typer.Option(help="Training YAML; see config/train.yaml.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 1000,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="Override any setting.")] = None,
+) -> None:
+    """Teach perception from films alone, before `lam train`: which frames lie close in time, how the joints moved.
+
+    Worth while with many recordings and few good demonstrations: no command is needed, nor a success.
+    """
+    from lam_ros.cli import steps as all_steps
+    from lam_ros.learning.pretraining import pretrain as run_pretraining
+
+    with friendly_errors():
+        settings = changed(all_steps.training_settings(config), setting or [])
+        with progress() as display:
+            bars = TrainingBars(display)
+            films = all_steps.load_films(data, load_robot(robot), settings, bars.loaded)
+            figures = run_pretraining(films, settings, steps, out, bars.step)
+        console.print(f"{out}: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
 
 
 @learning_app.command()

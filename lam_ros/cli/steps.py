@@ -28,7 +28,6 @@ from lam_ros.learning.configuration import TrainConfig, load_train_config
 from lam_ros.learning.evaluation import EpisodeResult, Evaluation
 from lam_ros.learning.rollouts import Trial
 from lam_ros.learning.seeds import UNSEEN_SEED
-from lam_ros.learning.training import Report, TrainingResult, train
 from lam_ros.share import share_path
 
 DISTURBANCE = 0.02  # rad: how much the demonstrators have to correct
@@ -221,16 +220,24 @@ def load_data(
     return mixed(parts, weights)
 
 
+def load_films(
+    folders: Sequence[str | Path],
+    robot: RobotConfig,
+    config: TrainConfig,
+    loaded: Callable[[int, int], None] = lambda done, total: None,
+) -> Dataset:
+    """Align all episodes of some folders, whatever came of them and whether or not anybody commanded."""
+    return mixed(
+        [
+            load_dataset(found, robot, config.policy.image_size, report=loaded, films=True)
+            for found in map(episodes_of, folders)
+        ]
+    )
+
+
 def episodes_of(folder: str | Path) -> list[Episode]:
     """The sealed episodes of a folder, here or at an address such as ``s3://bucket/demos``."""
     return list_episodes(local_copy(str(folder)) if is_remote(str(folder)) else Path(folder))
-
-
-def train_on(
-    dataset: Dataset, config: TrainConfig, checkpoint: Path, report: Report, start: Path | None = None
-) -> TrainingResult:
-    """Train, as many processes as there are; see ``train``."""
-    return train(dataset, config, checkpoint, report, start)
 
 
 def film_failures(trial: Trial, evaluation: Evaluation, folder: Path, most: int = 5) -> Iterator[Path]:

@@ -199,7 +199,8 @@ def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], com
 
     Args:
         image_size: (width, height) that images are scaled to.
-        command_topic: whose commands are the actions, as recorded (``lam/command`` in the robot's namespace).
+        command_topic: whose commands are the actions, as recorded (``lam/command`` in the robot's namespace); empty
+            where none are needed, as in a film: the state is then the action.
 
     Raises:
         EpisodeError: the episode lacks what the robot YAML names, or cannot be read.
@@ -228,7 +229,7 @@ def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], com
             answers_ns = stamp_ns if driver == "policy" else stamp_ns - latest_ns
             commands.append((answers_ns, driver == "hold", contract.in_order(message.name, message.position, topic)))
     for noun, found in (("images", frames), ("joint states", states), ("commands", commands)):
-        if not found:
+        if not found and (noun != "commands" or command_topic):
             raise EpisodeError(f"{episode.folder} holds no {noun}; see `lam episodes list` for its topics.")
     history = StateHistory(robot.joint_states, keep=len(states))
     for stamp, state in sorted(states, key=lambda entry: entry[0]):
@@ -241,10 +242,11 @@ def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], com
     rows = []
     for tick, following in zip(ticks, [*ticks[1:], None], strict=True):
         end = following.stamp_ns if following else tick.stamp_ns + seconds_to_ns(1.0 / robot.policy.rate_hz)
-        action = in_force.answering(tick.stamp_ns, end)
+        state = history.at(tick.stamp_ns)
+        action = in_force.answering(tick.stamp_ns, end) if command_topic else state
         if action is not None:
             images = np.stack([tick.images[camera] for camera in contract.cameras])
-            rows.append((images, history.at(tick.stamp_ns), action, tick.stamp_ns))
+            rows.append((images, state, action, tick.stamp_ns))
     if not rows:
         raise EpisodeError(f"{episode.folder} has no tick with every camera and a command; see `lam episodes list`.")
     images, state, actions, stamps = zip(*rows, strict=True)
@@ -291,13 +293,20 @@ def load_dataset(
     image_size: tuple[int, int],
     command_topic: str = "lam/command",
     report: Any = lambda done, total: None,
+    films: bool = False,
 ) -> Dataset:
     """Align the successful and unmarked episodes whose verdict is not FAIL.
+
+    Args:
+        films: all episodes instead, without their commands.
 
     Raises:
         EpisodeError: none of them can be used, or they were recorded with another robot.
     """
-    chosen = usable(episodes, robot)
+    chosen = list(episodes) if films else usable(episodes, robot)
+    if not chosen:
+        raise EpisodeError("there are no episodes; record some with `lam record`.")
+    command_topic = "" if films else command_topic
     demonstrations = []
     for done, episode in enumerate(chosen, 1):
         demonstrations.append(cached(episode, robot, image_size, command_topic, align))

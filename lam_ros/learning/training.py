@@ -11,8 +11,6 @@ import math
 import os
 import signal
 import time
-import warnings
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +27,14 @@ from lam_ros.errors import TrainingError
 from lam_ros.learning.augmentation import Augmentation
 from lam_ros.learning.batches import EpisodesInOrder, Frames, InOrder, Shuffled, Windows
 from lam_ros.learning.configuration import TrainConfig
+from lam_ros.learning.progress import Progress, Report, prepared_logging
 from lam_ros.learning.stages import STEPS_PER_EPOCH, ActionStage, PerceptionStage, Stage, TogetherStage
-from lam_ros.policy.checkpoint import CheckpointInfo, digest, load_network, save_checkpoint
+from lam_ros.policy.checkpoint import CheckpointInfo, digest, load_network, load_perception, save_checkpoint
 from lam_ros.policy.runtime import PolicyNetwork
 
 IDLE = 1e-3  # rad or m a tick: slower is standing still
 IDLE_SHARE = 0.3  # of all ticks: more is said
 GAP = 3.0  # validation loss over training loss: more is said
-Report = Callable[[str, int, int, float], None]  # stage, steps done, steps in all, loss
 Batches = Shuffled | Windows
 log = logging.getLogger(__name__)
 
@@ -56,17 +54,6 @@ def processes() -> tuple[int, int]:
         if int(os.environ.get(world, "1")) > 1:
             return int(os.environ.get(rank, "0")), int(os.environ[world])
     return 0, 1
-
-
-class _Progress(Callback):
-    def __init__(self, stage: str, steps: int, report: Report) -> None:
-        self._stage, self._steps, self._report = stage, steps, report
-
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Any, batch_index: int
-    ) -> None:
-        if trainer.is_global_zero:
-            self._report(self._stage, trainer.global_step, self._steps, float(outputs["loss"]))
 
 
 class _Epochs(Callback):
@@ -98,7 +85,7 @@ def _fit(
         log.info("tensorboard is not installed; curves go to %s/%s/metrics.csv", folder, name)
     # save_last with save_top_k=0 would write at the stage's end alone.
     keep = ModelCheckpoint(folder / name, filename="last", save_top_k=1, every_n_epochs=1, enable_version_counter=False)
-    callbacks: list[Callback] = [_Epochs(batches), _Progress(name, steps, report), keep]
+    callbacks: list[Callback] = [_Epochs(batches), Progress(name, steps, report), keep]
     best = None
     if settings.ema:
         callbacks.append(EMAWeightAveraging(decay=settings.ema))
@@ -126,16 +113,14 @@ def _fit(
         num_nodes=max(1, world // local),
     )
     last = folder / name / "last.ckpt"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on workers and logging cadence: the batches are indices, already in memory
-        handler = signal.getsignal(signal.SIGINT)
-        try:
-            trainer.fit(stage, batches, validation, ckpt_path=last if last.is_file() else None, weights_only=True)
-        except SystemExit:  # how Lightning answers Ctrl-C, which it ignores from then on
-            if not trainer.interrupted:
-                raise
-        finally:
-            signal.signal(signal.SIGINT, handler)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(stage, batches, validation, ckpt_path=last if last.is_file() else None, weights_only=True)
+    except SystemExit:  # how Lightning answers Ctrl-C, which it ignores from then on
+        if not trainer.interrupted:
+            raise
+    finally:
+        signal.signal(signal.SIGINT, handler)
     if trainer.interrupted:
         raise KeyboardInterrupt
     if best is not None and Path(best.best_model_path).is_file():
@@ -230,6 +215,7 @@ def train(
     checkpoint: Path,
     report: Report = lambda *_: None,
     start: Path | None = None,
+    pretrained: Path | None = None,
 ) -> TrainingResult:
     """Train a policy and write its checkpoint; an interrupted run of the same data and settings is resumed.
 
@@ -239,16 +225,16 @@ def train(
         checkpoint: the .safetensors file to write. Logs and the state to resume from go to a folder beside it.
         report: told of each step.
         start: a checkpoint to begin from, as in fine-tuning: its weights and its normaliser.
+        pretrained: a perception to begin with, from ``pretrain``.
 
     Raises:
         TrainingError: too few demonstrations, or values that nothing can be learned from.
         CheckpointError: the file cannot be written, or the one to start from does not fit.
     """
-    for noisy in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    prepared_logging()
     _check(dataset)
     is_first = processes()[0] == 0
-    begun_from = digest(start) if start else ""
+    begun_from = " ".join(digest(file) for file in (start, pretrained) if file)
     run = digest_of([dataset.digest, json.dumps(asdict(config), sort_keys=True), begun_from])
     folder = checkpoint.with_suffix("") / f"run_{run}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -269,6 +255,8 @@ def train(
     if start is None:
         network = PolicyNetwork(config.policy, dataset.contract)
         network.normaliser.fit(training.state, training.targets)
+        if pretrained is not None:
+            load_perception(pretrained, network)
     else:
         network, known = load_network(start)
         known.contract.check_same(dataset.contract)

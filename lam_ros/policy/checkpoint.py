@@ -23,11 +23,13 @@ from lam_ros.contract import Contract
 from lam_ros.errors import CheckpointError, ConfigError
 from lam_ros.policy.configuration import PolicyConfig
 from lam_ros.policy.onnx_runtime import OnnxRuntime
+from lam_ros.policy.perception import Perception
 from lam_ros.policy.policy import Policy
 from lam_ros.policy.runtime import PolicyNetwork, Runtime, TorchRuntime
 
 FORMAT = "lam_ros.policy/2"
 EXPORT_FORMAT = "lam_ros.onnx/1"
+PERCEPTION_FORMAT = "lam_ros.perception/1"
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,28 @@ def save_exported(path: Path, graphs: dict[str, bytes], info: CheckpointInfo) ->
     _save(path, arrays, EXPORT_FORMAT, info)
 
 
+def save_perception(path: Path, perception: Perception, contract: Contract, config: PolicyConfig) -> None:
+    """Write a pre-trained perception for ``load_perception``; raises CheckpointError."""
+    _save(path, perception.state_dict(), PERCEPTION_FORMAT, CheckpointInfo(contract, config, "", "", ""))
+
+
+def load_perception(path: Path, network: PolicyNetwork) -> None:
+    """Give a network the weights of a pre-trained perception.
+
+    Raises:
+        CheckpointError: the file cannot be used, or is of another encoder.
+    """
+    kind, _ = _read(path, (PERCEPTION_FORMAT,), "Give a file that `lam pretrain` wrote.")
+    assert kind == PERCEPTION_FORMAT
+    try:
+        network.perception.load_state_dict(_tensors(path))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"{path} holds another perception than the settings ask for: {reason}. Pre-train with the same settings."
+        ) from None
+
+
 def _save(path: Path, tensors: dict[str, torch.Tensor], kind: str, info: CheckpointInfo) -> None:
     metadata = {"format": kind, "info": json.dumps(dataclasses.asdict(info))}
     partial = path.with_name(path.name + ".partial")
@@ -88,7 +112,11 @@ def read_info(path: Path) -> CheckpointInfo:
     return _read(path)[1]
 
 
-def _read(path: Path) -> tuple[str, CheckpointInfo]:
+def _read(
+    path: Path,
+    formats: tuple[str, ...] = (FORMAT, EXPORT_FORMAT),
+    cure: str = "Give a file that this version's `lam train` wrote.",
+) -> tuple[str, CheckpointInfo]:
     try:
         with safetensors.safe_open(path, framework="np") as file:
             metadata: dict[str, str] = file.metadata() or {}
@@ -97,11 +125,8 @@ def _read(path: Path) -> tuple[str, CheckpointInfo]:
             f"{path} is not a readable checkpoint ({error}); give a file that `lam train` wrote."
         ) from None
     kind = metadata.get("format", "")
-    if kind not in (FORMAT, EXPORT_FORMAT):
-        raise CheckpointError(
-            f"{path} has the format {metadata.get('format')!r}; {FORMAT!r} was expected. "
-            "Give a file that this version's `lam train` wrote."
-        )
+    if kind not in formats:
+        raise CheckpointError(f"{path} has the format {metadata.get('format')!r}; {formats[0]!r} was expected. {cure}")
     try:
         raw: Any = json.loads(metadata["info"])
         return kind, from_mapping(CheckpointInfo, raw)
@@ -161,7 +186,7 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); export it again.") from None
+        raise CheckpointError(f"{path} is damaged ({error}); make it again.") from None
 
 
 def load_policy(path: str | Path, robot: RobotConfig, provider: str = "CPU", threads: int = 1) -> Policy:

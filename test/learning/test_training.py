@@ -161,3 +161,70 @@ def test_demonstrations_of_nothing_are_refused(dataset: Dataset, tmp_path: Path)
         demonstration.action[:] = 0.5
     with pytest.raises(TrainingError, match="no joint is ever moved in these demonstrations"):
         train(dataset, TINY, tmp_path / "policy.safetensors")
+
+
+def test_fine_tuning_begins_with_a_checkpoint_and_its_normaliser(dataset: Dataset, tmp_path: Path) -> None:
+    first, tuned = tmp_path / "first.safetensors", tmp_path / "tuned.safetensors"
+    short = dataclasses.replace(TINY, perception_steps=3, action_steps=3)
+    train(dataset, short, first)
+    shifted = [dataclasses.replace(d, state=d.state + 1.0, action=d.action + 1.0) for d in dataset.demonstrations]
+    other = dataclasses.replace(dataset, demonstrations=shifted, digest="shifted")
+    train(other, short, tuned, start=first)
+    begun, trained = weights(untrained_path(tuned)), weights(first)
+    for name, weight in trained.items():
+        assert torch.equal(begun[name], weight), name
+    assert torch.equal(weights(tuned)["normaliser.state_mean"], trained["normaliser.state_mean"])
+    assert not torch.equal(weights(tuned)["action.inlet.0.weight"], trained["action.inlet.0.weight"])
+    changed = dataclasses.replace(short, policy=dataclasses.replace(short.policy, hidden_size=16))
+    with pytest.raises(TrainingError, match="holds another model than the settings ask for"):
+        train(other, changed, tuned, start=first)
+
+
+def test_averaged_weights_lag_behind_the_last_ones(dataset: Dataset, tmp_path: Path) -> None:
+    short = dataclasses.replace(TINY, perception_steps=20, action_steps=20)
+    moved = {}
+    for ema in (0.0, 0.99):
+        file = tmp_path / f"ema_{ema}.safetensors"
+        train(dataset, dataclasses.replace(short, ema=ema), file)
+        before, after = weights(untrained_path(file)), weights(file)
+        moved[ema] = float((after["action.lstm.weight_hh_l0"] - before["action.lstm.weight_hh_l0"]).norm())
+    assert 0.0 < moved[0.99] < 0.7 * moved[0.0]
+
+
+def test_a_stage_ends_early_and_keeps_its_best_weights(dataset: Dataset, tmp_path: Path) -> None:
+    """Trained on noise, the loss on held-out episodes soon rises."""
+    told: list[tuple[str, int]] = []
+    patient = dataclasses.replace(TINY, perception_steps=2000, action_steps=2000, learning_rate=1e-2, patience=2)
+    result = train(dataset, patient, tmp_path / "p.safetensors", lambda stage, done, *_: told.append((stage, done)))
+    for stage in ("perception", "action"):
+        assert max(done for name, done in told if name == stage) < 2000
+        assert (result.log_folder / stage / "best.ckpt").is_file()
+        kept = torch.load(result.log_folder / stage / "best.ckpt", weights_only=True)["state_dict"]
+        trained = weights(result.checkpoint)
+        for name in ("perception.encoders.0.colour.weight", "action.inlet.0.weight"):
+            if name in kept:
+                assert torch.equal(trained[name], kept[name]), name
+
+
+def test_what_is_learned_by_heart_and_what_stands_still_is_said(
+    dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for demonstration in dataset.demonstrations:
+        demonstration.state[3:] = demonstration.state[3]
+    sharp = dataclasses.replace(TINY, perception_steps=400, action_steps=1, learning_rate=1e-2, destination_weight=0.0)
+    train(dataset, sharp, tmp_path / "policy.safetensors")
+    assert "the arm stands still in" in caplog.text
+    assert "it learns by heart" in caplog.text
+
+
+@pytest.mark.parametrize("more", [{"head": "gmm"}, {"head": "refined"}, {"targets": "absolute", "layers": 2}])
+def test_each_model_trains_through_all_stages(dataset: Dataset, robot: RobotConfig, tmp_path: Path, more: Any) -> None:
+    config = dataclasses.replace(
+        TINY,
+        policy=dataclasses.replace(TINY.policy, **more),
+        **{"perception_steps": 3, "action_steps": 3, "together_steps": 3, "window": 3, "views": 2, "shift": 2},
+    )
+    file = tmp_path / "policy.safetensors"
+    figures = train(dataset, config, file).figures
+    assert {"perception_loss", "action_loss", "together_loss"} <= figures.keys()
+    load_policy(file, robot)

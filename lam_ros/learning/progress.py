@@ -1,0 +1,33 @@
+"""What every training shares with whoever watches it: progress, and loggers that keep quiet."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+
+Report = Callable[[str, int, int, float], None]  # stage, steps done, steps in all, loss
+
+
+class Progress(Callback):
+    """Tells of each optimiser step, from the first process."""
+
+    def __init__(self, stage: str, steps: int, report: Report) -> None:
+        self._stage, self._steps, self._report = stage, steps, report
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Any, batch_index: int
+    ) -> None:
+        if trainer.is_global_zero:
+            self._report(self._stage, trainer.global_step, self._steps, float(outputs["loss"]))
+
+
+def prepared_logging() -> None:
+    """Lightning's advice on workers and logging does not apply: the batches are indices, the data is in memory."""
+    for noisy in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning.*")

@@ -1,0 +1,103 @@
+"""Self-supervised pre-training: its losses, its pairs, and that training begins with what it wrote."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lam_ros.config import RobotConfig
+from lam_ros.contract import Contract
+from lam_ros.demonstrations.dataset import Dataset
+from lam_ros.errors import CheckpointError, TrainingError
+from lam_ros.learning.configuration import TrainConfig
+from lam_ros.learning.pretraining import FAR_TICKS, NEAR_TICKS, TEMPERATURE, Pairs, contrastive_loss, pretrain
+from lam_ros.learning.training import train, untrained_path
+from lam_ros.policy.checkpoint import load_policy, read_info
+from lam_ros.policy.configuration import PolicyConfig
+
+TINY = TrainConfig(
+    policy=PolicyConfig(image_size=(24, 24), hidden_size=8, chunk=2),
+    perception_steps=1,
+    perception_batch=32,
+    action_steps=1,
+    action_batch=2,
+    learning_rate=3e-3,
+    precision="float32",
+)
+
+
+@pytest.fixture
+def films(robot: RobotConfig, demonstrate: Any) -> Dataset:
+    """Films in which what is seen says where the joints are: a bright column moves with the waist."""
+    demonstrations = []
+    for demonstration in demonstrate(4, ticks=16):
+        images = np.full_like(demonstration.images, 40)
+        state = demonstration.state.copy()
+        column = np.clip(np.cumsum(np.random.default_rng(len(demonstrations)).integers(-2, 4, 16)), 0, 19)
+        state[:, 0] = column / 10.0
+        for tick, place in enumerate(column):
+            images[tick, :, :, place : place + 4] = 220
+        demonstrations.append(dataclasses.replace(demonstration, images=images, state=state))
+    return Dataset(Contract.of(robot), "film", "desk_arm", demonstrations, "films")
+
+
+def test_the_contrastive_loss_is_info_nce() -> None:
+    anchor, near = torch.randn(5, 8), torch.randn(5, 8)
+    unit = [values / values.norm(dim=1, keepdim=True) for values in (anchor, near)]
+    scores = torch.exp(unit[0] @ unit[1].T / TEMPERATURE)
+    torch.testing.assert_close(contrastive_loss(anchor, near), -torch.log(scores.diag() / scores.sum(1)).mean())
+    assert contrastive_loss(anchor, anchor) < contrastive_loss(anchor, near)
+
+
+def test_pairs_stay_in_their_episode() -> None:
+    lengths = [5, 1, 12]
+    owner = np.repeat(np.arange(3), lengths)
+    for pair in Pairs(lengths, batch=10, batches=20, seed=0):
+        for other, most in ((pair.near, NEAR_TICKS), (pair.later, FAR_TICKS)):
+            apart = (other - pair.anchor).numpy()
+            assert apart.min() >= 0
+            assert apart.max() <= most
+            np.testing.assert_array_equal(owner[other], owner[pair.anchor])
+        assert len(pair.anchor.unique()) == 10
+
+
+def test_pretraining_learns_and_training_begins_with_it(films: Dataset, tmp_path: Path) -> None:
+    losses: list[float] = []
+    file = tmp_path / "perception.safetensors"
+    figures = pretrain(films, TINY, 60, file, lambda stage, done, total, loss: losses.append(loss))
+    assert len(losses) == 60
+    assert np.mean(losses[-20:]) < 0.93 * np.mean(losses[:10])
+    assert figures.keys() == {"loss", "contrastive", "motion"}
+    checkpoint = tmp_path / "policy.safetensors"
+    train(films, TINY, checkpoint, pretrained=file)
+    begun, learned = load_file(untrained_path(checkpoint)), load_file(file)
+    for name, weight in learned.items():
+        torch.testing.assert_close(begun[f"perception.{name}"], weight)
+
+
+def test_a_perception_is_no_policy_and_fits_its_encoder_alone(
+    films: Dataset, robot: RobotConfig, tmp_path: Path
+) -> None:
+    file = tmp_path / "perception.safetensors"
+    pretrain(films, TINY, 1, file)
+    with pytest.raises(CheckpointError, match=r"has the format 'lam_ros\.perception/1'"):
+        load_policy(file, robot)
+    other = dataclasses.replace(TINY, policy=dataclasses.replace(TINY.policy, encoder="article"))
+    with pytest.raises(CheckpointError, match="holds another perception than the settings ask for"):
+        train(films, other, tmp_path / "policy.safetensors", pretrained=file)
+    checkpoint = tmp_path / "trained.safetensors"
+    train(films, TINY, checkpoint)
+    assert read_info(checkpoint).task == "film"
+    with pytest.raises(CheckpointError, match="Give a file that `lam pretrain` wrote"):
+        train(films, TINY, tmp_path / "policy.safetensors", pretrained=checkpoint)
+
+
+def test_too_few_frames_are_refused(films: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="there are 0 frames; pre-training needs films of several"):
+        pretrain(dataclasses.replace(films, demonstrations=[], weights=[]), TINY, 1, tmp_path / "x.safetensors")
