@@ -14,9 +14,10 @@ def lam(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-@pytest.mark.parametrize(
-    "command", ["up", "node", "record", "train", "evaluate", "export", "swap", "demo", "episodes", "calibrate"]
-)
+LEARNING = ("train", "pretrain", "evaluate", "inspect", "export", "swap")
+
+
+@pytest.mark.parametrize("command", ["up", "node", "record", *LEARNING, "demo", "episodes", "calibrate"])
 def test_every_command_explains_itself(command: str) -> None:
     ended = lam(command, "--help")
     assert ended.returncode == 0

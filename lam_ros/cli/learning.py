@@ -99,7 +99,8 @@ def train(
         for name, value in result.figures.items():
             table.add_row(name, f"{value:.4g}")
         console.print(table)
-        console.print(f"curves: {result.log_folder} (tensorboard --logdir {result.log_folder})")
+        plot = steps.plot_curves(result.log_folder)
+        console.print(f"curves: {plot} (or tensorboard --logdir {result.log_folder})")
 
 
 @learning_app.command()
@@ -219,6 +220,38 @@ def _say(evaluation: Any, who: str) -> None:
         + (f"; median {evaluation.seconds_to_success:.1f} s to success" if evaluation.successes else "")
         + (f"; jerk {evaluation.jerk:.0f} rad/s³" if evaluation.jerk is not None else "")
     )
+
+
+@learning_app.command()
+def inspect(
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint or exported policy.")],
+    data: Annotated[str, typer.Option(help="Folder of demonstrations, best such as it was not trained on.")],
+    limit: Annotated[int, typer.Option(min=2, help="Use the last so many episodes.")] = 20,
+    robot: Robot = DEFAULT_ROBOT,
+) -> None:
+    """Find out why the loss is low but the robot does nothing: does it move, the same way, does it look, all joints?
+
+    Exit code 1 where something is wrong.
+    """
+    from lam_ros.cli import steps
+    from lam_ros.demonstrations.alignment import load_dataset
+    from lam_ros.learning.diagnosis import diagnose
+    from lam_ros.policy.checkpoint import load_policy
+
+    with friendly_errors():
+        policy = load_policy(checkpoint, load_robot(robot))
+        with progress() as display:
+            bars = TrainingBars(display)
+            episodes = steps.episodes_of(data)[-limit:]
+            size = policy.runtime.config.image_size
+            dataset = load_dataset(episodes, load_robot(robot), size, report=bars.loaded)
+            findings = diagnose(policy.runtime, dataset.demonstrations)
+        table = Table("", "question", "answer", title=f"{checkpoint.name} over {len(dataset.demonstrations)} episodes")
+        for finding in findings:
+            table.add_row("[green]ok[/]" if finding.is_fine else "[red]no[/]", finding.question, finding.sentence)
+        console.print(table)
+        if not all(finding.is_fine for finding in findings):
+            raise SystemExit(1)
 
 
 @learning_app.command()

@@ -56,7 +56,7 @@ def success_plot(evaluations: Mapping[str, Mapping[str, Any]]) -> Figure:
 def read_curves(log_folder: Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
     """stage -> figure -> (steps, values), from Lightning's metrics.csv files."""
     curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
-    for stage in ("perception", "action"):
+    for stage in ("perception", "action", "together"):
         path = log_folder / stage / "metrics.csv"
         if not path.is_file():
             continue
@@ -72,7 +72,7 @@ def read_curves(log_folder: Path) -> dict[str, dict[str, tuple[list[float], list
 
 
 def learning_plot(curves: Mapping[str, Mapping[str, tuple[list[float], list[float]]]]) -> Figure:
-    """Loss and accuracy of both stages over optimiser steps."""
+    """Losses and accuracy of each stage over optimiser steps."""
     figure, axes = plt.subplots(1, max(1, len(curves)), figsize=(11, 3.4), squeeze=False)
     for axis, (stage, figures) in zip(axes[0], curves.items(), strict=False):
         for name, (steps, values) in figures.items():

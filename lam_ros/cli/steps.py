@@ -240,6 +240,15 @@ def episodes_of(folder: str | Path) -> list[Episode]:
     return list_episodes(local_copy(str(folder)) if is_remote(str(folder)) else Path(folder))
 
 
+def plot_curves(log_folder: Path) -> Path:
+    """Draw the learning curves of a training into its folder."""
+    from lam_ros.cli.report import learning_plot, read_curves
+
+    path = log_folder / "curves.png"
+    learning_plot(read_curves(log_folder)).savefig(path, dpi=110, bbox_inches="tight")
+    return path
+
+
 def film_failures(trial: Trial, evaluation: Evaluation, folder: Path, most: int = 5) -> Iterator[Path]:
     """Perform the first failures once more, which go as they went, and write a film of each."""
     from lam_ros.cli.report import film
