@@ -37,7 +37,7 @@ from lam_ros.errors import LamError
 
 DISK_MB, KEEP_FREE_GB = 1000, 0.1  # room for a sealed take, a leftover, and its repaired copy
 LONGEST_S, AFTERWARDS_S = 4.0, 2.0
-FILLS_AFTER_S = 22.0  # of 55 MB/s
+FILLS_AFTER_S = (13.0, 22.0)  # of 55 MB/s: killed before, while and after the recorder seals the take
 TROUBLES = ("fills up by itself", "is filled by another", "is made read-only")
 
 
@@ -64,7 +64,7 @@ def one_round(trouble: str, client: Client, disk: Path, rng: np.random.Generator
     """Record into trouble; when it began (ns of the wall clock)."""
     client.start()
     if trouble == TROUBLES[0]:
-        time.sleep(FILLS_AFTER_S)
+        time.sleep(rng.uniform(*FILLS_AFTER_S))
         return time.time_ns()
     time.sleep(rng.uniform(0.5, LONGEST_S))
     began_ns = time.time_ns()

@@ -1,0 +1,114 @@
+"""The tasks that all policies are compared on: scripted demonstrations as arrays, and episodes that a policy performs.
+
+An arena is given by seeds alone: the same seed gives the same demonstration, or the same table to a policy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from lam_ros.cli.steps import DISTURBANCE
+from lam_ros.config import load_robot, urdf_path
+from lam_ros.contract import Contract
+from lam_ros.control.kinematics import Kinematics
+from lam_ros.demonstrations.dataset import Dataset, Demonstration, digest_of
+from lam_ros.learning.evaluation import EpisodeResult
+from lam_ros.learning.rollouts import rms_jerk
+from lam_ros.learning.seeds import UNSEEN_SEED
+from lam_ros.simulation.experts import make_expert
+from lam_ros.simulation.simulation import Simulation
+
+Act = Callable[[np.ndarray, np.ndarray], np.ndarray]  # images (C, h, w, 3), state (J,) -> target (J,)
+
+
+class Arena(Protocol):
+    """One task: its contract, how to show it, and how to perform it."""
+
+    contract: Contract
+    limits: tuple[np.ndarray, np.ndarray]
+
+    def demonstrate(self, seed: int) -> Demonstration | None:
+        """One scripted demonstration; None where the expert fails."""
+        ...
+
+    def perform(self, seed: int, reset: Callable[[], None], act: Act) -> EpisodeResult:
+        """One episode on a table that no demonstration has shown."""
+        ...
+
+
+class Embedded:
+    """A task of the embedded simulator, without ROS."""
+
+    def __init__(self, task: str, robot: str = "desk_arm") -> None:
+        self._simulation = Simulation.of(robot, task)
+        self._robot = load_robot(robot)
+        kinematics = Kinematics(urdf_path(self._robot, robot), self._robot.joint_names)
+        self._expert = make_expert(task, self._robot, kinematics)
+        self.contract = Contract.of(self._robot)
+        self.limits = self._robot.position_limits
+
+    def _seen(self) -> np.ndarray:
+        return np.stack([self._simulation.render(camera) for camera in self.contract.cameras])
+
+    def demonstrate(self, seed: int) -> Demonstration | None:
+        simulation, rows = self._simulation, []
+        simulation.reset(seed, DISTURBANCE)
+        self._expert.begin(seed)
+        while not simulation.is_over:
+            state = simulation.state
+            action = self._expert.act(state, simulation.objects)
+            rows.append((self._seen(), state, action, simulation.now_ns))
+            simulation.step(action)
+        if not simulation.has_succeeded:
+            return None
+        images, state, action, stamps = zip(*rows, strict=True)
+        return Demonstration(np.stack(images), np.stack(state), np.stack(action), np.array(stamps, dtype=np.int64))
+
+    def perform(self, seed: int, reset: Callable[[], None], act: Act) -> EpisodeResult:
+        simulation = self._simulation
+        simulation.reset(UNSEEN_SEED + seed)
+        reset()
+        path = [simulation.state]
+        while not simulation.is_over:
+            simulation.step(act(self._seen(), simulation.state))
+            path.append(simulation.state)
+        arm = np.array([unit == "rad" for unit in self.contract.units])
+        jerk = rms_jerk(np.array(path)[:, arm], self.contract.rate_hz)
+        return EpisodeResult(seed, simulation.has_succeeded, simulation.elapsed_s, jerk=jerk)
+
+
+ARENAS: dict[str, Callable[[], Arena]] = {
+    "reach": lambda: Embedded("reach"),
+    "push": lambda: Embedded("push"),
+    "pick_place": lambda: Embedded("pick_place"),
+}
+
+
+def demonstrations(name: str, arena: Arena, count: int, seed: int, cache: Path) -> Dataset:
+    """``count`` successful demonstrations, kept in ``cache`` so that all policies learn from the same."""
+    found: list[Demonstration] = []
+    number = 0
+    fields = [field.name for field in dataclasses.fields(Demonstration)]
+    while len(found) < count:
+        episode_seed = 10_000 * seed + number
+        file = cache / name / f"{episode_seed}.npz"
+        number += 1
+        if file.is_file():
+            with np.load(file, allow_pickle=False) as kept:
+                shown = Demonstration(**{field: kept[field] for field in fields}) if "state" in kept else None
+        else:
+            shown = arena.demonstrate(episode_seed)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            arrays = {field: getattr(shown, field) for field in fields} if shown else {"failed": np.ones(1)}
+            partial = file.with_suffix(".partial.npz")
+            np.savez_compressed(partial, **arrays)
+            partial.replace(file)
+        if shown is not None:
+            found.append(shown)
+    digest = digest_of([name, str(count), str(seed)])
+    return Dataset(arena.contract, name, "desk_arm", found, digest)

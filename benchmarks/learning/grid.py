@@ -1,0 +1,223 @@
+"""Peers side by side: the same demonstrations, seeds and episodes, equal CPU-seconds of training.
+
+    python benchmarks/learning/grid.py [--tasks push] [--methods lam bc_rnn_gmm …] [--demonstrations 25 50] [--seeds 0 1]
+                                       [--seconds 240] [--episodes 100] [--jobs 2] [--out benchmarks/learning/results]
+    python benchmarks/learning/grid.py --report          # only the table, the JSON and the plot of what is there
+
+A cell is one training and its episodes, in a process of its own with one thread; its figures go to a JSON file of its
+own, so that an interrupted grid goes on where it stopped. With --ray ADDRESS the cells spread over a Ray cluster whose
+machines share the folders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+METHODS = ("lam", "bc_rnn_gmm", "act", "diffusion", "chunked_mlp", "nearest")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: what is learned by whom, from how many demonstrations, with which seed and budget."""
+
+    task: str
+    method: str
+    demonstrations: int
+    seed: int
+    seconds: float
+    episodes: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}.{self.method}.{self.demonstrations}.{self.seed}.{self.seconds:g}s.{self.episodes}e"
+
+
+def make_method(name: str) -> Any:
+    """The method of a cell."""
+    sys.path.insert(0, str(HERE))
+    import methods
+
+    if name in ("act", "diffusion"):
+        from lerobot_peer import LeRobotPeer
+
+        return LeRobotPeer(name)
+    made: dict[str, Callable[[], Any]] = {
+        "lam": methods.Lam,
+        "bc_rnn_gmm": methods.BcRnnGmm,
+        "chunked_mlp": methods.ChunkedMlp,
+        "nearest": methods.NearestNeighbour,
+    }
+    return made[name]()
+
+
+def run_cell(cell: Cell, out: Path) -> None:
+    """Train and perform, in this process; writes the cell's JSON."""
+    import torch
+
+    torch.set_num_threads(1)
+    sys.path.insert(0, str(HERE))
+    from arenas import ARENAS, demonstrations
+
+    arena = ARENAS[cell.task]()
+    dataset = demonstrations(cell.task, arena, cell.demonstrations, cell.seed, out / "demonstrations")
+    method = make_method(cell.method)
+    began, cpu = time.perf_counter(), time.process_time()
+    method.train(dataset, arena.limits, cell.seconds, cell.seed)
+    trained, cpu = time.perf_counter() - began, time.process_time() - cpu
+    began = time.perf_counter()
+    # The same tables for every method: the episodes' seeds do not depend on the cell's.
+    results = [arena.perform(episode, method.reset, method.act) for episode in range(cell.episodes)]
+    figures = {
+        **asdict(cell),
+        "successes": sum(result.success for result in results),
+        "steps": method.steps,
+        "train_cpu_seconds": cpu + getattr(method, "other_cpu_seconds", 0.0),
+        "train_seconds": trained,
+        "perform_seconds": time.perf_counter() - began,
+        "outcomes": "".join(str(int(result.success)) for result in results),
+        "seconds_to_success": [result.seconds for result in results if result.success],
+        "jerk": sorted(result.jerk for result in results)[len(results) // 2],
+    }
+    partial = out / f"{cell.name}.partial"
+    partial.write_text(json.dumps(figures, indent=1))
+    partial.replace(out / f"{cell.name}.json")
+
+
+def spawn(cell: Cell, out: str) -> str:
+    """Run a cell in a process of its own; its name, and what went wrong."""
+    command = [sys.executable, __file__, "--cell", json.dumps(asdict(cell)), "--out", out]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl")}
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return cell.name + ("" if ended.returncode == 0 else f" failed: {ended.stderr[-1500:]}")
+
+
+def run_grid(cells: list[Cell], out: Path, jobs: int, ray_address: str) -> None:
+    from rich.progress import track
+
+    missing = [cell for cell in cells if not (out / f"{cell.name}.json").is_file()]
+    if ray_address:
+        import ray
+
+        ray.init(address=None if ray_address == "local" else ray_address, log_to_driver=False)
+        remote = ray.remote(num_cpus=1)(spawn)
+        waiting = [remote.remote(cell, str(out)) for cell in missing]
+        for _ in track(missing, "cells"):
+            done, waiting = ray.wait(waiting)
+            print(ray.get(done[0]), flush=True)
+        return
+    with ThreadPoolExecutor(jobs) as pool:
+        for said in track(pool.map(lambda cell: spawn(cell, str(out)), missing), "cells", total=len(missing)):
+            print(said, flush=True)
+
+
+def report(out: Path) -> None:
+    """The table of all cells there are, paired differences, a JSON file and a plot."""
+    from matplotlib import pyplot as plt
+    from rich.console import Console
+    from rich.table import Table
+
+    from lam_ros.learning.evaluation import EpisodeResult, Evaluation, paired_difference, wilson_interval
+
+    cells = [json.loads(path.read_text()) for path in sorted(out.glob("*.json")) if path.name != "summary.json"]
+
+    def pooled(rows: list[dict[str, Any]]) -> Evaluation:
+        outcomes = [(1000 * row["seed"] + i, won == "1") for row in rows for i, won in enumerate(row["outcomes"])]
+        return Evaluation(tuple(EpisodeResult(seed, won, 0.0) for seed, won in outcomes))
+
+    summary = []
+    table = Table(
+        "task", "demonstrations", "method", "succeeded", "95 %", "lam less this, 95 %", "steps", "CPU s", "jerk"
+    )
+    keys = sorted({(c["task"], c["demonstrations"], c["seconds"]) for c in cells})
+    for task, count, seconds in keys:
+        group = [c for c in cells if (c["task"], c["demonstrations"], c["seconds"]) == (task, count, seconds)]
+        ours = [c for c in group if c["method"] == "lam"]
+        for method in (m for m in METHODS if any(c["method"] == m for c in group)):
+            rows = [c for c in group if c["method"] == method]
+            evaluation = pooled(rows)
+            low, high = wilson_interval(evaluation.successes, evaluation.episodes)
+            row: dict[str, Any] = {
+                "task": task,
+                "demonstrations": count,
+                "budget_seconds": seconds,
+                "method": method,
+                "seeds": sorted(c["seed"] for c in rows),
+                "successes": evaluation.successes,
+                "episodes": evaluation.episodes,
+                "wilson_95": [low, high],
+                "steps": [c["steps"] for c in rows],
+                "train_cpu_seconds": [round(c["train_cpu_seconds"]) for c in rows],
+                "median_jerk": sorted(c["jerk"] for c in rows)[len(rows) // 2],
+            }
+            said = ""
+            if ours and method != "lam":
+                difference = paired_difference(pooled(ours), evaluation)
+                row["lam_less_this"] = {"rate": difference.rate, "interval": difference.interval}
+                said = f"{difference.rate:+.2f} ({difference.interval[0]:+.2f} to {difference.interval[1]:+.2f})"
+            summary.append(row)
+            table.add_row(
+                *(task, str(count), method, f"{evaluation.successes} of {evaluation.episodes}"),
+                *(f"{low:.2f} to {high:.2f}", said, f"{max(row['steps'])}", f"{max(row['train_cpu_seconds'])}"),
+                f"{row['median_jerk']:.0f}",
+            )
+    Console(width=140).print(table)
+    print(json.dumps(summary))
+    (out / "summary.json").write_text(json.dumps(summary, indent=1))
+    tasks = sorted({row["task"] for row in summary})
+    figure, axes = plt.subplots(1, max(1, len(tasks)), figsize=(5 * max(1, len(tasks)), 3.6), squeeze=False)
+    for axis, task in zip(axes[0], tasks, strict=False):
+        for method in METHODS:
+            rows = [row for row in summary if row["task"] == task and row["method"] == method]
+            if rows:
+                rates = [row["successes"] / row["episodes"] for row in rows]
+                spread = [
+                    [max(0.0, rate - row["wilson_95"][0]) for rate, row in zip(rates, rows, strict=True)],
+                    [max(0.0, row["wilson_95"][1] - rate) for rate, row in zip(rates, rows, strict=True)],
+                ]
+                counts = [row["demonstrations"] for row in rows]
+                axis.errorbar(counts, rates, yerr=spread, label=method, marker="o", capsize=3)
+        axis.set(title=task, xlabel="demonstrations", ylabel="success rate", ylim=(0, 1.03))
+        axis.legend(fontsize=8)
+        axis.grid(alpha=0.3)
+    figure.savefig(out / "peers.png", dpi=110, bbox_inches="tight")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", default=["push"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--demonstrations", nargs="+", type=int, default=[25, 50])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--seconds", type=float, default=240.0, help="CPU-seconds of each training")
+    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--ray", default="", help="address of a Ray cluster, or `local`")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--report", action="store_true", help="run nothing")
+    parser.add_argument("--cell", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.cell:
+        run_cell(Cell(**json.loads(arguments.cell)), arguments.out)
+        return
+    if not arguments.report:
+        grid = itertools.product(arguments.seeds, arguments.demonstrations, arguments.tasks, arguments.methods)
+        cells = [Cell(t, m, n, s, arguments.seconds, arguments.episodes) for s, n, t, m in grid]
+        run_grid(cells, arguments.out, arguments.jobs, arguments.ray)
+    report(arguments.out)
+
+
+if __name__ == "__main__":
+    main()

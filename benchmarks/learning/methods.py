@@ -1,0 +1,313 @@
+"""The policies that are compared: this project's, and what else there is. Each trains for so many CPU-seconds.
+
+bc_rnn_gmm follows robomimic's recipe for images (Mandlekar et al. 2021, arXiv 2108.03298): a ResNet18 from scratch a
+camera, 32 key points by spatial softmax, 64 features, random crops of 76/84, an LSTM of 2 x 1000 on windows of 10 that is
+reset every 10 ticks in use, a mixture of 5 Gaussians over min-max-normalised actions, Adam 1e-4, batches of 16.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lam_ros.cli.steps import training_settings
+from lam_ros.demonstrations.dataset import Dataset, chunk_targets
+from lam_ros.learning.configuration import TrainConfig
+from lam_ros.learning.training import train
+from lam_ros.policy.checkpoint import load_runtime
+from lam_ros.policy.configuration import PolicyConfig
+from lam_ros.policy.decoding import ActionDecoder
+from lam_ros.policy.encoders import make_encoder
+from lam_ros.policy.perception import Perception
+
+Limits = tuple[np.ndarray, np.ndarray]
+
+
+class Method(ABC):
+    """A way to learn: ``train`` once, then ``reset`` and ``act`` in each episode.
+
+    Attributes:
+        steps: optimiser steps that fitted into the budget.
+    """
+
+    steps = 0
+
+    @abstractmethod
+    def train(self, dataset: Dataset, limits: Limits, cpu_seconds: float, seed: int) -> None:
+        """Learn from demonstrations until the budget of this process's CPU time is spent."""
+
+    def reset(self) -> None:
+        """An episode begins."""
+
+    @abstractmethod
+    def act(self, images: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """Joint targets (J,) for images uint8 (C, h, w, 3) and a state (J,)."""
+
+
+class Lam(Method):
+    """This project's policy, with config/train.yaml or changes of it; its steps scaled to the budget."""
+
+    def __init__(self, **changes: object) -> None:
+        policy = changes.pop("policy", {})
+        settings = training_settings(None)
+        assert isinstance(policy, dict)
+        policy_config = dataclasses.replace(settings.policy, **policy)
+        self._settings = dataclasses.replace(settings, policy=policy_config, **changes)  # type: ignore[arg-type]
+
+    def train(self, dataset: Dataset, limits: Limits, cpu_seconds: float, seed: int) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            settings = dataclasses.replace(self._settings, seed=seed, precision="bf16")
+            settings = fitted_to_budget(settings, dataset, cpu_seconds, Path(folder))
+            self.steps = settings.perception_steps + settings.action_steps + settings.together_steps
+            result = train(dataset, settings, Path(folder) / "policy.safetensors")
+            self._runtime, _ = load_runtime(result.checkpoint)
+        config = self._runtime.config
+        self._decoder = ActionDecoder(*limits, config.ensemble_decay, config.smoothing)
+
+    def reset(self) -> None:
+        self._hidden = None
+        self._decoder.reset()
+
+    def act(self, images: np.ndarray, state: np.ndarray) -> np.ndarray:
+        size = self._runtime.config.image_size
+        rows = [self._runtime.perceive(i, _resized(image, size)) for i, image in enumerate(images)]
+        chunk, self._hidden = self._runtime.step(np.concatenate(rows), state, self._hidden)
+        return self._decoder.decode(chunk)
+
+
+def fitted_to_budget(settings: TrainConfig, dataset: Dataset, cpu_seconds: float, folder: Path) -> TrainConfig:
+    """The settings with their steps scaled so that training takes about ``cpu_seconds``; measured on short runs."""
+    stages = {"perception_steps": 12, "action_steps": 12, "together_steps": 6}
+
+    def cost(**steps: int) -> float:
+        short = dataclasses.replace(
+            settings, **{**{"perception_steps": 1, "action_steps": 1, "together_steps": 0}, **steps}
+        )
+        began = time.process_time()
+        train(dataset, short, folder / "measured.safetensors")
+        return time.process_time() - began
+
+    cost()  # the first run pays for everything that is made once
+    base = cost()
+    whole = base
+    for name, tried in stages.items():
+        wanted = getattr(settings, name)
+        if wanted:
+            whole += wanted * max(0.0, cost(**{name: tried}) - base) / tried
+    scale = (cpu_seconds - base) / (whole - base)
+    return dataclasses.replace(
+        settings, **{name: max(1, round(scale * getattr(settings, name))) for name in stages if getattr(settings, name)}
+    )
+
+
+def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if image.shape[1::-1] == size:
+        return image
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+class Learner(Method):
+    """A peer that is one torch module, trained end to end."""
+
+    batch, rate = 16, 1e-4
+
+    def train(self, dataset: Dataset, limits: Limits, cpu_seconds: float, seed: int) -> None:
+        torch.manual_seed(seed)
+        rng = np.random.default_rng(seed)
+        self._limits = limits
+        self.prepare(dataset)
+        optimiser = self.optimiser()
+        self.module.train()
+        until = time.process_time() + cpu_seconds
+        while time.process_time() < until:
+            loss = self.loss(rng)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            self.steps += 1
+        self.module.eval()
+
+    module: nn.Module
+
+    def optimiser(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.module.parameters(), self.rate)
+
+    @abstractmethod
+    def prepare(self, dataset: Dataset) -> None:
+        """Make the module and keep the data."""
+
+    @abstractmethod
+    def loss(self, rng: np.random.Generator) -> Tensor:
+        """The loss of one batch."""
+
+
+class _RecurrentMixture(nn.Module):
+    def __init__(self, cameras: int, joints: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        config = PolicyConfig(encoder="resnet18", image_size=size)
+        self.encoders = nn.ModuleList(make_encoder(config) for _ in range(cameras))
+        self.lstm = nn.LSTM(64 * cameras + joints, 1000, 2, batch_first=True)
+        self.joints, self.modes = joints, 5
+        self.head = nn.Linear(1000, self.modes * (2 * joints + 1))
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, images: Tensor, state: Tensor, hidden: tuple[Tensor, Tensor] | None) -> tuple[Tensor, ...]:
+        """images float (B, T, C, 3, h, w), state (B, T, J): logits, means, spreads of the modes, and the hidden state."""
+        batch, ticks = state.shape[:2]
+        seen = [encoder(images[:, :, i].flatten(0, 1)).float() for i, encoder in enumerate(self.encoders)]
+        seen = torch.cat(seen, 1).unflatten(0, (batch, ticks))
+        output, hidden = self.lstm(torch.cat([seen, state], -1), hidden)
+        said = self.head(output)
+        logits, rest = said[..., : self.modes], said[..., self.modes :].unflatten(-1, (self.modes, 2 * self.joints))
+        means, spreads = torch.tanh(rest[..., : self.joints]), functional.softplus(rest[..., self.joints :]) + 1e-4
+        assert hidden is not None
+        return logits, means, spreads, *hidden
+
+
+class BcRnnGmm(Learner):
+    """robomimic's recipe; see the module's docstring."""
+
+    window = 10
+
+    def prepare(self, dataset: Dataset) -> None:
+        self._demonstrations = dataset.demonstrations
+        actions = np.concatenate([d.action for d in dataset.demonstrations])
+        states = np.concatenate([d.state for d in dataset.demonstrations])
+        self._low, self._high = actions.min(0), np.maximum(actions.max(0), actions.min(0) + 1e-3)
+        self._mean, self._std = states.mean(0), np.maximum(states.std(0), 1e-3)
+        height, width = dataset.demonstrations[0].images.shape[2:4]
+        self._crop = (round(width * 76 / 84), round(height * 76 / 84))
+        self.module = _RecurrentMixture(len(dataset.contract.cameras), states.shape[1], self._crop)
+
+    def _normalised(self, state: np.ndarray) -> Tensor:
+        return torch.from_numpy(((state - self._mean) / self._std).astype(np.float32))
+
+    def loss(self, rng: np.random.Generator) -> Tensor:
+        images, states, actions = [], [], []
+        width, height = self._crop
+        for number in rng.integers(0, len(self._demonstrations), self.batch):
+            shown = self._demonstrations[number]
+            start = int(rng.integers(0, max(1, len(shown) - self.window + 1)))
+            ticks = np.minimum(np.arange(start, start + self.window), len(shown) - 1)
+            top = rng.integers(0, shown.images.shape[2] - height + 1)
+            left = rng.integers(0, shown.images.shape[3] - width + 1)
+            images.append(shown.images[ticks, :, top : top + height, left : left + width])
+            states.append(shown.state[ticks])
+            actions.append(shown.action[ticks])
+        pixels = torch.from_numpy(np.stack(images)).permute(0, 1, 2, 5, 3, 4)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits, means, spreads, *_ = self.module(pixels.bfloat16(), self._normalised(np.stack(states)), None)
+        wanted = torch.from_numpy(
+            (2 * (np.stack(actions) - self._low) / (self._high - self._low) - 1).astype(np.float32)
+        )
+        logits, means, spreads = logits.float(), means.float(), spreads.float()
+        z = (wanted[..., None, :] - means) / spreads
+        each = (-0.5 * z.square() - spreads.log()).sum(-1)
+        return -(each + logits.log_softmax(-1)).logsumexp(-1).mean()
+
+    def reset(self) -> None:
+        self._hidden: tuple[Tensor, Tensor] | None = None
+        self._ticks = 0
+
+    @torch.inference_mode()
+    def act(self, images: np.ndarray, state: np.ndarray) -> np.ndarray:
+        if self._ticks % self.window == 0:
+            self._hidden = None
+        self._ticks += 1
+        width, height = self._crop
+        top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
+        pixels = torch.from_numpy(images[:, top : top + height, left : left + width].copy())
+        pixels = pixels.permute(0, 3, 1, 2).float()[None, None]
+        logits, means, _, *hidden = self.module(pixels, self._normalised(state)[None, None], self._hidden)
+        self._hidden = (hidden[0], hidden[1])
+        best = means[0, 0, logits[0, 0].argmax()].numpy()
+        return np.clip((best + 1) / 2 * (self._high - self._low) + self._low, *self._limits).astype(np.float32)
+
+
+class ChunkedMlp(Learner):
+    """No memory: the strided CNN and an MLP to chunks of 8 targets, with temporal ensembling; L1, AdamW 1e-3."""
+
+    batch, rate, chunk = 128, 1e-3, 8
+
+    def optimiser(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.module.parameters(), self.rate, weight_decay=1e-4)
+
+    def prepare(self, dataset: Dataset) -> None:
+        self._images = torch.from_numpy(np.concatenate([d.images for d in dataset.demonstrations]))
+        self._state = np.concatenate([d.state for d in dataset.demonstrations])
+        targets = np.concatenate([chunk_targets(d.action, self.chunk) for d in dataset.demonstrations])
+        offsets = targets - self._state[:, None]
+        self._mean, self._std = self._state.mean(0), np.maximum(self._state.std(0), 1e-3)
+        self._scale = np.maximum(offsets.std(0), 1e-4)
+        self._wanted = torch.from_numpy((offsets / self._scale).astype(np.float32))
+        height, width = self._images.shape[2:4]
+        perception = Perception(PolicyConfig(image_size=(width, height)), dataset.contract.cameras)
+        joints = self._state.shape[1]
+        inputs = len(dataset.contract.cameras) * perception.features + joints
+        self.module = nn.ModuleDict(
+            {
+                "perception": perception,
+                "head": nn.Sequential(
+                    *(nn.Linear(inputs, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU()),
+                    nn.Linear(512, self.chunk * joints),
+                ),
+            }
+        )
+        self._joints = joints
+
+    def _said(self, images: Tensor, state: np.ndarray) -> Tensor:
+        normalised = torch.from_numpy(((state - self._mean) / self._std).astype(np.float32))
+        features = self.module["perception"](images).flatten(1)
+        said: Tensor = self.module["head"](torch.cat([features, normalised], 1))
+        return said.unflatten(-1, (self.chunk, self._joints)).float()
+
+    def loss(self, rng: np.random.Generator) -> Tensor:
+        index = rng.integers(0, len(self._state), self.batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            said = self._said(self._images[index], self._state[index])
+        return functional.l1_loss(said.float(), self._wanted[index])
+
+    def reset(self) -> None:
+        self._decoder = ActionDecoder(*self._limits, 0.1, 0.0)
+
+    @torch.inference_mode()
+    def act(self, images: np.ndarray, state: np.ndarray) -> np.ndarray:
+        said = self._said(torch.from_numpy(images)[None], state[None])[0].numpy()
+        return self._decoder.decode(said * self._scale + state)
+
+
+class NearestNeighbour(Method):
+    """Does what the demonstrator did at the most similar moment: small pictures and states, no training."""
+
+    side = 16
+
+    def train(self, dataset: Dataset, limits: Limits, cpu_seconds: float, seed: int) -> None:
+        self._limits = limits
+        states = np.concatenate([d.state for d in dataset.demonstrations])
+        self._mean, self._std = states.mean(0), np.maximum(states.std(0), 1e-3)
+        self._offsets = np.concatenate([d.action - d.state for d in dataset.demonstrations])
+        rows = [
+            self._key(images, state)
+            for d in dataset.demonstrations
+            for images, state in zip(d.images, d.state, strict=True)
+        ]
+        self._keys = np.stack(rows)
+
+    def _key(self, images: np.ndarray, state: np.ndarray) -> np.ndarray:
+        small = [_resized(image, (self.side, self.side)).astype(np.float32).ravel() / 255.0 for image in images]
+        pixels = np.concatenate(small)
+        # Both parts weigh as many numbers as the state has.
+        return np.concatenate([(state - self._mean) / self._std, pixels * np.sqrt(len(state) / len(pixels)) * 8.0])
+
+    def act(self, images: np.ndarray, state: np.ndarray) -> np.ndarray:
+        nearest = np.square(self._keys - self._key(images, state)).sum(1).argmin()
+        return np.clip(state + self._offsets[nearest], *self._limits).astype(np.float32)
