@@ -1,7 +1,7 @@
 """Peers side by side: the same demonstrations, seeds and episodes, equal CPU-seconds of training.
 
-    python benchmarks/learning/grid.py [--tasks push] [--methods lam bc_rnn_gmm …] [--demonstrations 25 50] [--seeds 0 1]
-                                       [--seconds 240] [--episodes 100] [--jobs 2] [--out benchmarks/learning/results]
+    python benchmarks/learning/grid.py [--tasks push] [--methods lam bc_rnn_gmm …] [--demonstrations 25 50]
+                                       [--seeds 0 1] [--seconds 240] [--episodes 100] [--jobs 2] [--out FOLDER]
     python benchmarks/learning/grid.py --report          # only the table, the JSON and the plot of what is there
 
 A cell is one training and its episodes, in a process of its own with one thread; its figures go to a JSON file of its

@@ -1,8 +1,8 @@
 """The policies that are compared: this project's, and what else there is. Each trains for so many CPU-seconds.
 
 bc_rnn_gmm follows robomimic's recipe for images (Mandlekar et al. 2021, arXiv 2108.03298): a ResNet18 from scratch a
-camera, 32 key points by spatial softmax, 64 features, random crops of 76/84, an LSTM of 2 x 1000 on windows of 10 that is
-reset every 10 ticks in use, a mixture of 5 Gaussians over min-max-normalised actions, Adam 1e-4, batches of 16.
+camera, 32 key points by spatial softmax, 64 features, random crops of 76/84, an LSTM of 2 x 1000 on windows of 10 that
+is reset every 10 ticks in use, a mixture of 5 Gaussians over min-max-normalised actions, Adam 1e-4, batches of 16.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Method(ABC):
     def train(self, dataset: Dataset, limits: Limits, cpu_seconds: float, seed: int) -> None:
         """Learn from demonstrations until the budget of this process's CPU time is spent."""
 
-    def reset(self) -> None:
+    def reset(self) -> None:  # noqa: B027 - some have nothing to forget
         """An episode begins."""
 
     @abstractmethod
@@ -161,7 +161,7 @@ class _RecurrentMixture(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor, state: Tensor, hidden: tuple[Tensor, Tensor] | None) -> tuple[Tensor, ...]:
-        """images float (B, T, C, 3, h, w), state (B, T, J): logits, means, spreads of the modes, and the hidden state."""
+        """From images (B, T, C, 3, h, w) and states (B, T, J): logits, means, spreads of the modes; hidden state."""
         batch, ticks = state.shape[:2]
         seen = [encoder(images[:, :, i].flatten(0, 1)).float() for i, encoder in enumerate(self.encoders)]
         seen = torch.cat(seen, 1).unflatten(0, (batch, ticks))
