@@ -53,6 +53,8 @@ def make_method(name: str) -> Any:
         from lerobot_peer import LeRobotPeer
 
         return LeRobotPeer(name)
+    if name in methods.ABLATIONS:
+        return methods.Lam(**methods.ABLATIONS[name])
     made: dict[str, Callable[[], Any]] = {
         "lam": methods.Lam,
         "bc_rnn_gmm": methods.BcRnnGmm,
@@ -122,6 +124,10 @@ def run_grid(cells: list[Cell], out: Path, jobs: int, ray_address: str) -> None:
             print(said, flush=True)
 
 
+def _place(method: str) -> tuple[int, str]:
+    return (METHODS.index(method) if method in METHODS else len(METHODS), method)
+
+
 def report(out: Path) -> None:
     """The table of all cells there are, paired differences, a JSON file and a plot."""
     from matplotlib import pyplot as plt
@@ -144,7 +150,7 @@ def report(out: Path) -> None:
     for task, count, seconds in keys:
         group = [c for c in cells if (c["task"], c["demonstrations"], c["seconds"]) == (task, count, seconds)]
         ours = [c for c in group if c["method"] == "lam"]
-        for method in (m for m in METHODS if any(c["method"] == m for c in group)):
+        for method in sorted({c["method"] for c in group}, key=_place):
             rows = [c for c in group if c["method"] == method]
             evaluation = pooled(rows)
             low, high = wilson_interval(evaluation.successes, evaluation.episodes)
@@ -197,7 +203,8 @@ def report(out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=["push"])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="also lam:NAME, see methods.ABLATIONS")
+    parser.add_argument("--ablations", action="store_true", help="lam and each of its ablations instead of the peers")
     parser.add_argument("--demonstrations", nargs="+", type=int, default=[25, 50])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--seconds", type=float, default=240.0, help="CPU-seconds of each training")
@@ -213,6 +220,11 @@ def main() -> None:
         run_cell(Cell(**json.loads(arguments.cell)), arguments.out)
         return
     if not arguments.report:
+        if arguments.ablations:
+            sys.path.insert(0, str(HERE))
+            from methods import ABLATIONS
+
+            arguments.methods = ["lam", *ABLATIONS]
         grid = itertools.product(arguments.seeds, arguments.demonstrations, arguments.tasks, arguments.methods)
         cells = [Cell(t, m, n, s, arguments.seconds, arguments.episodes) for s, n, t, m in grid]
         run_grid(cells, arguments.out, arguments.jobs, arguments.ray)

@@ -84,6 +84,29 @@ class Lam(Method):
         return self._decoder.decode(chunk)
 
 
+# One change each of what config/train.yaml says, for the grid's --ablations.
+ABLATIONS: dict[str, dict[str, object]] = {
+    "lam:chunk_1": {"policy": {"chunk": 1}},
+    "lam:chunk_16": {"policy": {"chunk": 16}},
+    "lam:no_ensembling": {"policy": {"ensemble_decay": 100.0}},
+    "lam:gmm": {"policy": {"head": "gmm"}},
+    "lam:refined": {"policy": {"head": "refined"}},
+    "lam:categorical": {"policy": {"head": "categorical"}},
+    "lam:absolute_targets": {"policy": {"targets": "absolute"}},
+    "lam:article_encoder": {"policy": {"encoder": "article"}},
+    "lam:resnet18": {"policy": {"encoder": "resnet18"}},
+    "lam:group_norm": {"policy": {"normalisation": "group"}},
+    "lam:no_norm": {"policy": {"normalisation": "none"}},
+    "lam:windows_of_10": {"window": 10},
+    "lam:no_hindsight": {"destination_weight": 0.0, "contact_weight": 0.0, "time_weight": 0.0},
+    "lam:all_hindsight": {"destination_weight": 1.0, "contact_weight": 0.5, "time_weight": 0.5},
+    "lam:no_shift": {"shift": 0},
+    "lam:no_feature_dropout": {"feature_dropout": 0.0},
+    "lam:one_view": {"views": 1},
+    "lam:then_together": {"together_steps": 300},
+}
+
+
 def fitted_to_budget(settings: TrainConfig, dataset: Dataset, cpu_seconds: float, folder: Path) -> TrainConfig:
     """The settings with their steps scaled so that training takes about ``cpu_seconds``; measured on short runs."""
     stages = {"perception_steps": 12, "action_steps": 12, "together_steps": 6}

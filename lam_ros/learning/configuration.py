@@ -38,6 +38,7 @@ class TrainConfig:
         state_noise: standard deviation added to normalised states, so that the policy looks instead of extrapolating.
         state_dropout: share of ticks at which the policy is told no state.
         camera_dropout: share of samples in which one camera is missing.
+        feature_dropout: share of features that is left out of each sample, the others being scaled up.
         feature_noise: standard deviation added to cached features in stage two.
         views: how many views of each episode stage two sees: one unchanged, the others augmented.
         light: largest relative change of brightness, one for all cameras of a frame.
@@ -69,6 +70,7 @@ class TrainConfig:
     state_noise: float = 0.05
     state_dropout: float = 0.0
     camera_dropout: float = 0.0
+    feature_dropout: float = 0.0
     feature_noise: float = 0.02
     views: int = 1
     light: float = 0.1
@@ -87,7 +89,7 @@ class TrainConfig:
             raise ConfigError(f"validation_share is {self.validation_share}; it must lie between 0 and 1.")
         if min(self.learning_rate, self.together_rate, self.clip_norm) <= 0.0:
             raise ConfigError("learning_rate, together_rate and clip_norm must be above 0.")
-        for name in ("ema", "state_dropout", "camera_dropout", "erase"):
+        for name in ("ema", "state_dropout", "camera_dropout", "feature_dropout", "erase"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be from 0 to below 1.")
 

@@ -77,8 +77,11 @@ class Stage(lightning.LightningModule):
         missing = torch.randint(cameras, rows[:1], generator=noise)
         is_missing = torch.rand(rows[:1], generator=noise) < settings.camera_dropout
         seen = 1.0 - torch.nn.functional.one_hot(missing, cameras) * is_missing[:, None]
+        # What is left out stays out for the whole of a sequence, as what is hidden or never learned does.
+        kept = torch.rand((*rows[:1], *features.shape[-2:]), generator=noise) >= settings.feature_dropout
+        seen = seen[:, :, None] * kept / (1.0 - settings.feature_dropout)
         seen = self.mine(seen).to(features)
-        return state, features * seen.reshape(len(seen), *[1] * (features.dim() - 3), cameras, 1)
+        return state, features * seen.reshape(len(seen), *[1] * (features.dim() - 3), *features.shape[-2:])
 
     def random_numbers(self, count: int, noise: torch.Generator) -> Tensor:
         return torch.randint(2**31, (count,), generator=noise)

@@ -90,16 +90,15 @@ class _Convolution:
 
 
 class StridedEncoder(Encoder):
-    """Three strided convolutions that also see each pixel's coordinates, then a spatial softmax.
+    """Three strided convolutions, then a spatial softmax: each channel gives its key point (x, y) and its peak.
 
-    A channel gives its key point (x, y) and its peak, so that absence can be told from presence. The first convolution
-    sees (r, g, b, x, y); since x and y are the same in every image, their share is computed once a batch.
+    The peak tells absence from presence. The convolutions are not told where a pixel is: with few demonstrations they
+    would learn places by heart instead of what lies there.
     """
 
     channels = 64
     features = 3 * channels
 
-    coordinates: Tensor
     grid: Tensor
 
     def __init__(self, image_size: tuple[int, int], normalisation: str = "batch") -> None:
@@ -112,20 +111,18 @@ class StridedEncoder(Encoder):
             return [convolution, normalisation_layer(normalisation, outputs), nn.ReLU()]
 
         self.colour = nn.Conv2d(3, 32, 8, 4, 4, bias=bias)
-        self.place = nn.Conv2d(2, 32, 8, 4, 4, bias=False)
         first = [normalisation_layer(normalisation, 32), nn.ReLU()]
         self.cnn = nn.Sequential(*first, *block(32, 64, 4, 2), *block(64, self.channels, 3, 1))
         self.temperature = nn.Parameter(torch.ones(self.channels))
-        coordinates = pixel_grid(height, width).T.reshape(1, 2, height, width)
-        self.register_buffer("coordinates", coordinates, persistent=False)
         with torch.no_grad():
             _, _, rows, columns = self.cnn(self.colour(torch.zeros(1, 3, height, width))).shape
         self.register_buffer("grid", pixel_grid(rows, columns), persistent=False)
+        self._image_size = image_size
         self._folded: list[_Convolution] = []
 
     def _activation(self, pixels: Tensor) -> Tensor:
         if not self._folded:
-            activation: Tensor = self.cnn(self.colour(pixels / 127.5 - 1.0) + self.place(self.coordinates))
+            activation: Tensor = self.cnn(self.colour(pixels / 127.5 - 1.0))
             return activation.float()
         for layer in self._folded:
             pixels = torch.conv2d(pixels, layer.weight, None, layer.stride, layer.padding).add_(layer.bias).relu_()
@@ -149,15 +146,13 @@ class StridedEncoder(Encoder):
         first = self.cnn[0]
         if not isinstance(first, nn.BatchNorm2d):
             return
-        # What is the same in every image, the coordinates' share and the -1 of the pixels' scaling, becomes one map.
-        same = self.place(self.coordinates) - self.colour(
-            torch.ones_like(self.coordinates[:, :1]).expand(-1, 3, -1, -1)
-        )
         fused = fuse_conv_bn_eval(self.colour, first)
-        assert first.running_var is not None
         assert fused.bias is not None
-        scale = first.weight / torch.sqrt(first.running_var + first.eps)
-        bias = same * scale[:, None, None] + fused.bias[:, None, None]
+        # The -1 of the scaling becomes a map: at the border, where pixels are padded with 0, it has less to say.
+        width, height = self._image_size
+        bias = fused.bias[:, None, None] - torch.conv2d(
+            torch.ones(1, 3, height, width).to(fused.weight), fused.weight, None, fused.stride, fused.padding
+        )
         fused.weight.div_(127.5)
         self._folded = [_Convolution.of(fused, bias)]
         for convolution, normalisation in zip(list(self.cnn)[2::3], list(self.cnn)[3::3], strict=True):
