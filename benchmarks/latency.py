@@ -3,8 +3,9 @@
     python benchmarks/latency.py [--seconds 20] [--json FILE]
 
 Measured in one run, one after the other: bare transport of the frames to one subscriber; the networks alone, in
-process; the three nodes composed in one process; the three nodes as three processes. Cameras and joint states come from
-a process of their own. Frames are counted: published, used, dropped on purpose, lost.
+process; the three nodes composed in one process; the three nodes as three processes. The networks and the composed
+nodes once with the checkpoint in torch, once exported to ONNX Runtime. Cameras and joint states come from a process of
+their own. Frames are counted: published, used, dropped on purpose, lost.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from lam_ros.cli.console import isolated_ros
 from lam_ros.config import load_robot
 from lam_ros.contract import Contract
 from lam_ros.nodes.main import keep_memory
-from lam_ros.policy.checkpoint import CheckpointInfo, load_policy, save_checkpoint
+from lam_ros.policy.checkpoint import CheckpointInfo, load_network, load_policy, save_checkpoint, save_exported
 from lam_ros.policy.configuration import PolicyConfig
+from lam_ros.policy.export import export_graphs
 from lam_ros.policy.runtime import PolicyNetwork
 from lam_ros.share import share_path
 
@@ -56,6 +58,14 @@ def write_checkpoint(folder: Path, robot_file: Path) -> Path:
     contract, config = Contract.of(robot), PolicyConfig()
     path = folder / "policy.safetensors"
     save_checkpoint(path, PolicyNetwork(config, contract), CheckpointInfo(contract, config, robot.name, "none", "none"))
+    return path
+
+
+def write_exported(folder: Path, checkpoint: Path) -> Path:
+    """The same network, exported."""
+    network, info = load_network(checkpoint)
+    path = folder / "policy.onnx.safetensors"
+    save_exported(path, export_graphs(network), info)
     return path
 
 
@@ -246,11 +256,14 @@ def main() -> None:
         keep_memory()  # as every node does: the bare cost of transport is measured with the same allocator
         robot_file = write_robot(Path(folder))
         checkpoint = write_checkpoint(Path(folder), robot_file)
+        exported = write_exported(Path(folder), checkpoint)
         figures = {
             "transport alone": measure_transport(robot_file, arguments.seconds),
-            "networks alone": measure_networks(robot_file, checkpoint),
-            "composed": measure_nodes(robot_file, checkpoint, True, arguments.seconds),
-            "three processes": measure_nodes(robot_file, checkpoint, False, arguments.seconds),
+            "networks alone, torch": measure_networks(robot_file, checkpoint),
+            "networks alone, ONNX Runtime": measure_networks(robot_file, exported),
+            "composed, torch": measure_nodes(robot_file, checkpoint, True, arguments.seconds),
+            "composed, ONNX Runtime": measure_nodes(robot_file, exported, True, arguments.seconds),
+            "three processes, ONNX Runtime": measure_nodes(robot_file, exported, False, arguments.seconds),
         }
     result = {
         "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
