@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -308,13 +310,17 @@ def timm_encoder(name: str, image_size: tuple[int, int]) -> KeyPointEncoder:
             f"the encoder timm:{name} needs a working timm ({error}): pip install timm, with the torchvision "
             "that belongs to your torch."
         ) from None
+    settings: dict[str, Any] = {"pretrained": False, "features_only": True}
     try:
-        model = timm.create_model(name, pretrained=False, features_only=True)
+        try:
+            model = timm.create_model(name, img_size=image_size[::-1], **settings)  # transformers must be told
+        except TypeError:  # convolutions need not, and do not take it
+            model = timm.create_model(name, **settings)
         cfg = model.pretrained_cfg if isinstance(model.pretrained_cfg, dict) else model.default_cfg
         mean, std = (tuple(255.0 * value for value in cfg[key]) for key in ("mean", "std"))
         return KeyPointEncoder(_LastMap(model), image_size, mean, std)
     except (RuntimeError, AssertionError, ValueError, KeyError) as error:
-        near = ", ".join(timm.list_models(f"*{name.partition('_')[0]}*")[:5]) or "see timm.list_models()"
+        near = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=5)) or "see timm.list_models()"
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"timm cannot make the encoder {name!r} ({reason}). Names like it: {near}.") from None
 

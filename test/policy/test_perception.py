@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from typing import Any
 
 import numpy as np
@@ -162,6 +164,46 @@ def test_a_row_does_not_depend_on_the_rest_of_the_batch_in_use(encoder: str, nor
     found = [module for module in network.modules() if isinstance(module, (nn.BatchNorm2d, nn.GroupNorm))]
     assert all(isinstance(module, kinds[normalisation]) for module in found)
     assert bool(found) == (normalisation != "none")
+
+
+class FakeTimm(types.ModuleType):
+    """timm as far as it is used: one convolutional backbone, which takes no image size."""
+
+    @staticmethod
+    def create_model(name: str, pretrained: bool, features_only: bool) -> nn.Module:
+        assert not pretrained, "nothing may be downloaded"
+        assert features_only
+        if name != "tiny_net":
+            raise RuntimeError(f"Unknown model ({name})")
+
+        class Backbone(nn.Module):
+            default_cfg = pretrained_cfg = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.2)}
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.first, self.second = nn.Conv2d(3, 4, 3, 4, 1), nn.Conv2d(4, 6, 3, 4, 1)
+
+            def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+                first = torch.relu(self.first(pixels))
+                return [first, torch.relu(self.second(first))]
+
+        return Backbone()
+
+    @staticmethod
+    def list_models() -> list[str]:
+        return ["tiny_net", "large_net"]
+
+
+def test_a_timm_backbone_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", FakeTimm("timm"))
+    network, images = perception("timm:tiny_net"), pictures(2)
+    features = network(images)
+    assert features.shape == (2, 2, FEATURES)
+    encoder = network.encoders[0]
+    torch.testing.assert_close(encoder.mean.flatten(), 255 * torch.tensor([0.5, 0.4, 0.3]))
+    assert network.attention(0, images[0, 0]).shape == (48, 64)
+    with pytest.raises(ConfigError, match=r"cannot make the encoder 'tiny_nut' .*Names like it: tiny_net"):
+        perception("timm:tiny_nut")
 
 
 def test_a_shared_encoder_is_one_for_all_cameras() -> None:
