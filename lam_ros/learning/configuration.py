@@ -8,6 +8,7 @@ from typing import Literal
 
 from lam_ros.config import from_mapping, read_yaml
 from lam_ros.errors import ConfigError
+from lam_ros.learning.augmentation import Augmentation
 from lam_ros.policy.configuration import PolicyConfig
 
 
@@ -92,6 +93,11 @@ class TrainConfig:
         for name in ("ema", "state_dropout", "camera_dropout", "feature_dropout", "erase"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be from 0 to below 1.")
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """How training's images are changed."""
+        return Augmentation(self.light, self.colour, self.shift, self.erase)
 
 
 def load_train_config(path: Path) -> TrainConfig:

@@ -21,7 +21,6 @@ from torch.nn import functional
 
 from lam_ros.demonstrations.dataset import Dataset
 from lam_ros.errors import TrainingError
-from lam_ros.learning.augmentation import Augmentation
 from lam_ros.learning.configuration import TrainConfig
 from lam_ros.learning.progress import Progress, Report, prepared_logging
 from lam_ros.policy.checkpoint import save_perception
@@ -81,7 +80,6 @@ class PretrainingStage(lightning.LightningModule):
         self.perception = perception
         self._images, self._state = [images], [state]  # in lists: they are no part of the module
         self._spread = state.std(0).clamp_min(1e-3)
-        self._augmentation = Augmentation(config.light, config.colour, config.shift, config.erase)
         self._config, self._steps = config, steps
         inputs = len(perception.cameras) * perception.features
         self.project = nn.Sequential(nn.Linear(inputs, 128), nn.ReLU(), nn.Linear(128, PROJECTION))
@@ -94,7 +92,7 @@ class PretrainingStage(lightning.LightningModule):
         parts = torch.cat([pair.anchor, pair.near, pair.later])
         noise = torch.Generator().manual_seed(self._config.seed * 1_000_003 + batch_index)
         draws = torch.randint(2**31, (len(parts),), generator=noise)
-        images = self._augmentation(self._images[0][parts][:, None], draws)[:, 0]
+        images = self._config.augmentation(self._images[0][parts][:, None], draws)[:, 0]
         anchor, near, later = self.perception(images.to(self.device)).flatten(1).chunk(3)
         contrastive = contrastive_loss(self.project(anchor).float(), self.project(near).float())
         moved = (self._state[0][pair.later] - self._state[0][pair.anchor]) / self._spread

@@ -14,7 +14,6 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from lam_ros.learning.augmentation import Augmentation
 from lam_ros.learning.batches import Frames, Window
 from lam_ros.learning.configuration import TrainConfig
 from lam_ros.learning.losses import distance, masked_mean
@@ -83,14 +82,6 @@ class Stage(lightning.LightningModule):
         seen = self.mine(seen).to(features)
         return state, features * seen.reshape(len(seen), *[1] * (features.dim() - 3), *features.shape[-2:])
 
-    def random_numbers(self, count: int, noise: torch.Generator) -> Tensor:
-        return torch.randint(2**31, (count,), generator=noise)
-
-    @property
-    def augmentation(self) -> Augmentation:
-        settings = self.settings
-        return Augmentation(settings.light, settings.colour, settings.shift, settings.erase)
-
     def labels(self, frames: Frames, index: Tensor) -> Tensor:
         """What hindsight says, (..., 2J + 1): destination and contact, normalised as states; share of time to go."""
         destination = self.normaliser.state(frames.destination[index].to(self.device))
@@ -148,9 +139,9 @@ class PerceptionStage(Stage):
 
     def training_step(self, index: Tensor, batch_index: int) -> Tensor:
         frames, noise = self._training, self.randomness(batch_index)
-        draws = self.random_numbers(len(index), noise)
+        draws = torch.randint(2**31, (len(index),), generator=noise)
         own = self.mine(index)
-        images = self.augmentation(frames.images[own][:, None], self.mine(draws))[:, 0]
+        images = self.settings.augmentation(frames.images[own][:, None], self.mine(draws))[:, 0]
         features = self.perception(images.to(self.device))
         state = self.normaliser.state(frames.state[index].to(self.device))
         state, features = self.disturbed(state, features, noise)
@@ -278,7 +269,7 @@ class TogetherStage(EpisodeStage):
     def training_step(self, window: Window, batch_index: int) -> Tensor:
         frames = self._training
         own = window.share(self.global_rank, self.trainer.world_size)
-        images = self.augmentation(frames.images[own.index.flatten()].unflatten(0, own.index.shape), own.draw)
+        images = self.settings.augmentation(frames.images[own.index.flatten()].unflatten(0, own.index.shape), own.draw)
         features = self.perception(images.flatten(0, 1).to(self.device)).unflatten(0, own.index.shape)
         loss, features = self.imitation(frames, window, features, batch_index)
         state = self.normaliser.state(frames.state[own.index].to(self.device))

@@ -24,7 +24,6 @@ from torch import Tensor
 
 from lam_ros.demonstrations.dataset import Dataset, digest_of
 from lam_ros.errors import TrainingError
-from lam_ros.learning.augmentation import Augmentation
 from lam_ros.learning.batches import EpisodesInOrder, Frames, InOrder, Shuffled, Windows
 from lam_ros.learning.configuration import TrainConfig
 from lam_ros.learning.progress import Progress, Report, prepared_logging
@@ -233,7 +232,13 @@ def train(
     """
     prepared_logging()
     _check(dataset)
-    is_first = processes()[0] == 0
+    rank, world = processes()
+    is_first = rank == 0
+    for name in ("perception_batch", "action_batch", "together_batch"):
+        if getattr(config, name) % world:
+            raise TrainingError(
+                f"{name} is {getattr(config, name)}; {world} processes cannot share it evenly. Set it to a multiple."
+            )
     begun_from = " ".join(digest(file) for file in (start, pretrained) if file)
     run = digest_of([dataset.digest, json.dumps(asdict(config), sort_keys=True), begun_from])
     folder = checkpoint.with_suffix("") / f"run_{run}"
@@ -316,14 +321,13 @@ def _features(network: PolicyNetwork, frames: Frames, view: int, config: TrainCo
     """Features (N, C, D) of all frames; of another view than 0, each episode is augmented as a whole."""
     network.perception.eval()
     device = next(network.parameters()).device
-    augmentation = Augmentation(config.light, config.colour, config.shift, config.erase)
     rows: list[Tensor] = []
     at = 0
     for episode, ticks in enumerate(frames.lengths):
         images = frames.images[at : at + ticks]
         if view:
             draw = torch.tensor([int(np.random.default_rng((config.seed, view, episode)).integers(2**31))])
-            images = augmentation(images[None], draw)[0]
+            images = config.augmentation(images[None], draw)[0]
         rows.extend(network.perception(part.to(device)).cpu() for part in images.split(batch))
         at += ticks
     return torch.cat(rows).clone()
