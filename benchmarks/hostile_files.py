@@ -37,9 +37,11 @@ from lam_ros.demonstrations.episode import MANIFEST, Episode, EpisodeWriter, Top
 from lam_ros.demonstrations.interop.lerobot import export_lerobot, import_lerobot
 from lam_ros.demonstrations.interop.rosbag2 import import_bag
 from lam_ros.demonstrations.messages import IMAGE, JOINT_STATE, image, joint_state
-from lam_ros.errors import LamError
-from lam_ros.policy.checkpoint import CheckpointInfo, load_policy, save_checkpoint
+from lam_ros.demonstrations.repair import recover
+from lam_ros.errors import EpisodeError, LamError
+from lam_ros.policy.checkpoint import CheckpointInfo, load_policy, save_checkpoint, save_exported
 from lam_ros.policy.configuration import PolicyConfig
+from lam_ros.policy.export import export_graphs
 from lam_ros.policy.runtime import PolicyNetwork
 from lam_ros.share import share_path
 
@@ -118,7 +120,11 @@ class Targets:
             "cache": self.cache,
             "rosbag2 folder": self.rosbag2_folder,
             "LeRobot dataset": self.lerobot_dataset,
+            "repair": self.repair,
+            "exported policy": self.exported_policy,
         }
+        self._exported = folder / "exported.safetensors"
+        save_exported(self._exported, export_graphs(PolicyNetwork(config, contract)), info)
         export_lerobot([self._episode], self.robot, folder / "lerobot")
 
     def _copy(self, source: Path, rng: np.random.Generator) -> Path:
@@ -177,6 +183,22 @@ class Targets:
 
     def checkpoint(self, rng: np.random.Generator) -> None:
         load_policy(self._copy(self._checkpoint, rng), self.robot)
+
+    def repair(self, rng: np.random.Generator) -> None:
+        with tempfile.TemporaryDirectory(dir=self.folder) as dataset:
+            partial = Path(dataset) / f"{self._episode.folder.name}.partial"
+            partial.mkdir()
+            (partial / self._episode.bag.name).write_bytes(damage(self._episode.bag.read_bytes(), rng))
+            found = recover(partial)
+            if not found.is_sealed:
+                raise EpisodeError(found.sentence)
+            episode = open_episode(found.folder)
+            episode.verify()
+            for _ in episode.messages():
+                pass
+
+    def exported_policy(self, rng: np.random.Generator) -> None:
+        load_policy(self._copy(self._exported, rng), self.robot)
 
     def robot_yaml(self, rng: np.random.Generator) -> None:
         load_robot(self._copy(self._robot_file, rng))

@@ -65,7 +65,14 @@ def save_checkpoint(path: Path, network: PolicyNetwork, info: CheckpointInfo) ->
 def save_exported(path: Path, graphs: dict[str, bytes], info: CheckpointInfo) -> None:
     """Write exported graphs as ``save_checkpoint`` writes weights; raises CheckpointError."""
     arrays = {name: torch.frombuffer(bytearray(graph), dtype=torch.uint8) for name, graph in graphs.items()}
-    _save(path, arrays, EXPORT_FORMAT, info)
+    _save(path, arrays, EXPORT_FORMAT, info, graphs=_hash_of(graphs))
+
+
+def _hash_of(graphs: dict[str, bytes]) -> str:
+    hasher = hashlib.sha256()
+    for name, graph in sorted(graphs.items()):
+        hasher.update(f"{name} {len(graph)} ".encode() + graph)
+    return hasher.hexdigest()
 
 
 def save_perception(path: Path, perception: Perception, contract: Contract, config: PolicyConfig) -> None:
@@ -90,8 +97,8 @@ def load_perception(path: Path, network: PolicyNetwork) -> None:
         ) from None
 
 
-def _save(path: Path, tensors: dict[str, torch.Tensor], kind: str, info: CheckpointInfo) -> None:
-    metadata = {"format": kind, "info": json.dumps(dataclasses.asdict(info))}
+def _save(path: Path, tensors: dict[str, torch.Tensor], kind: str, info: CheckpointInfo, **more: str) -> None:
+    metadata = {"format": kind, "info": json.dumps(dataclasses.asdict(info)), **more}
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -173,6 +180,12 @@ def load_runtime(path: Path, provider: str = "CPU", threads: int = 1) -> tuple[R
     kind, info = _read(path)
     if kind == EXPORT_FORMAT:
         graphs = {name: graph.numpy().tobytes() for name, graph in _tensors(path).items()}
+        with safetensors.safe_open(path, framework="np") as file:
+            # Before ONNX Runtime's parser sees them: it is native code, and was not made for damaged files.
+            if file.metadata().get("graphs") != _hash_of(graphs):
+                raise CheckpointError(
+                    f"{path} is damaged: its graphs are not those that were exported; export it again."
+                )
         return OnnxRuntime(graphs, info.contract, info.policy, provider, threads), info
     if provider not in ("CPU", "CUDA"):
         raise CheckpointError(f"{provider} runs exported policies; export {path} with `lam export`.")
