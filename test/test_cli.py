@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from lam_ros.cli.learning import changed
+from lam_ros.errors import ConfigError
+from lam_ros.learning.configuration import TrainConfig
+
 
 def lam(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "lam_ros.cli.main", *map(str, arguments)]
@@ -45,3 +49,25 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, arguments: tuple[str, ...], s
     said = " ".join((ended.stdout + ended.stderr).split())
     assert sentence in said
     assert "Traceback" not in said
+
+
+def test_any_setting_can_be_changed() -> None:
+    settings = changed(TrainConfig(), ["policy.chunk=16", "shift=4", "policy.image_size=[64, 48]", "ema=0.99"])
+    assert (settings.policy.chunk, settings.shift, settings.policy.image_size, settings.ema) == (16, 4, (64, 48), 0.99)
+    assert changed(TrainConfig(), []) == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("shift", r"--set shift has no '='; write --set key=value"),
+        ("shfit=4", r"shfit is not a known key; did you mean 'shift'"),
+        ("policy.chunk=many", r"policy\.chunk"),
+        ("seed.more=1", r"there are no settings 'seed'"),
+        ("ema=1.5", r"ema is 1\.5; it must be from 0 to below 1"),
+        ("policy.encoder=resnet", r"there is no encoder 'resnet'"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_one_sentence(assignment: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        changed(TrainConfig(), [assignment])

@@ -78,3 +78,29 @@ def test_training_raises_success_and_the_policy_looks(folder, checkpoint):
 def test_the_same_seeds_give_the_same_episodes_through_the_nodes(folder, checkpoint):
     first, again = (evaluate(folder, checkpoint, episodes=4)["results"] for _ in range(2))
     assert first == again
+
+
+@pytest.mark.timeout(600)
+def test_an_exported_policy_is_checked_and_performs_like_its_checkpoint(folder, demonstrations, checkpoint):
+    exported, eight_bits = folder / "policy.onnx.safetensors", folder / "policy.int8.safetensors"
+    data = ("--checkpoint", checkpoint, "--data", demonstrations)
+    assert "float32: joint targets differ by" in lam("export", *data, "--out", exported)
+    said = lam("export", *data, "--out", eight_bits, "--int8", "--task", "reach", "--episodes", 10, "--workers", 2)
+    assert "reach:" in said
+    assert not list(folder.glob("*.candidate.*"))
+    found = evaluate(folder, exported, "--core", "--workers", 2, "--against", checkpoint)
+    assert abs(found["successes"] - found["against"]["successes"]) <= 2
+    assert found["difference"]["only_first"] + found["difference"]["only_second"] <= 3
+    evaluate(folder, exported, episodes=4)
+
+
+def test_inspection_tells_a_trained_policy_from_one_that_knows_nothing(demonstrations, checkpoint):
+    arguments = ["inspect", "--data", str(demonstrations), "--limit", "5", "--checkpoint"]
+    answers = []
+    for policy in (checkpoint, untrained_path(checkpoint)):
+        command = [sys.executable, "-m", "lam_ros.cli.main", *arguments, str(policy)]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert "does it look?" in ended.stdout, ended.stdout + ended.stderr
+        answers.append((ended.returncode, ended.stdout.count(" ok ")))
+    assert answers[1][0] == 1
+    assert answers[0][1] > answers[1][1]
