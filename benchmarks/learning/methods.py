@@ -8,6 +8,7 @@ is reset every 10 ticks in use, a mixture of 5 Gaussians over min-max-normalised
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -111,12 +112,13 @@ def fitted_to_budget(settings: TrainConfig, dataset: Dataset, cpu_seconds: float
     """The settings with their steps scaled so that training takes about ``cpu_seconds``; measured on short runs."""
     stages = {"perception_steps": 12, "action_steps": 12, "together_steps": 6}
 
+    runs = itertools.count()
+
     def cost(**steps: int) -> float:
-        short = dataclasses.replace(
-            settings, **{**{"perception_steps": 1, "action_steps": 1, "together_steps": 0}, **steps}
-        )
+        least = {"perception_steps": 1, "action_steps": 1, "together_steps": 0}
+        short = dataclasses.replace(settings, **{**least, **steps})
         began = time.process_time()
-        train(dataset, short, folder / "measured.safetensors")
+        train(dataset, short, folder / f"measured_{next(runs)}.safetensors")  # a finished run would not run again
         return time.process_time() - began
 
     cost()  # the first run pays for everything that is made once
