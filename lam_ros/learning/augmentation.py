@@ -63,10 +63,11 @@ class Augmentation:
 
 
 def displaced(frame: np.ndarray, down: int, right: int) -> np.ndarray:
-    """The picture moved by whole pixels, its border repeated."""
+    """The picture uint8 (H, W, 3) moved by whole pixels, its border repeated; may be a view."""
     if not (down or right):
         return frame
     height, width = frame.shape[:2]
-    rows = np.clip(np.arange(height) - down, 0, height - 1)
-    columns = np.clip(np.arange(width) - right, 0, width - 1)
-    return np.ascontiguousarray(frame[rows[:, None], columns])
+    up, left = abs(down), abs(right)
+    wide = cv2.copyMakeBorder(frame, up, up, left, left, cv2.BORDER_REPLICATE)
+    moved: np.ndarray = wide[up - down : up - down + height, left - right : left - right + width]
+    return moved
