@@ -81,8 +81,11 @@ def train(
     train …`.
     """
     from lam_ros.cli import steps
+    from lam_ros.learning.training import processes
     from lam_ros.learning.training import train as run_training
 
+    rank, _ = processes()
+    console.quiet = rank > 0  # of several processes, one speaks
     with friendly_errors():
         settings = changed(steps.training_settings(config, steps_scale), setting or [])
         policy = settings.policy
@@ -95,6 +98,8 @@ def train(
             bars = TrainingBars(display)
             dataset = steps.load_data(data, weight or [], load_robot(robot), settings, bars.loaded, limit)
             result = run_training(dataset, settings, out, bars.step, start, pretrained)
+        if rank > 0:
+            return
         table = Table("figure", "value", title=f"{result.checkpoint}")
         for name, value in result.figures.items():
             table.add_row(name, f"{value:.4g}")
