@@ -220,11 +220,14 @@ def test_an_empty_training_file_means_the_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"action_steps": 0}, "steps and batch sizes must be at least 1"),
+        ({"action_steps": 0}, "steps, batch sizes and views must be at least 1"),
         ({"validation_share": 1.0}, r"validation_share is 1\.0; it must lie between 0 and 1"),
-        ({"learning_rate": 0}, "learning_rate and clip_norm must be above 0"),
+        ({"learning_rate": 0}, "learning_rate, together_rate and clip_norm must be above 0"),
         ({"policy": {"image_size": [8, 96]}}, r"policy: image_size is \[8, 96\]; .* at least 24 x 24"),
-        ({"policy": {"encoder": "resnet"}}, r"policy\.encoder is 'resnet'; valid are 'strided', 'article'"),
+        (
+            {"policy": {"encoder": "resnet"}},
+            "policy: there is no encoder 'resnet'; there are strided, article",
+        ),
     ],
 )
 def test_wrong_training_settings_are_named(tmp_path: Path, entries: dict[str, Any], message: str) -> None:
