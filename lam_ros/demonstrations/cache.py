@@ -35,7 +35,8 @@ def cached(
     """The aligned episode, from the cache where it is fresh; else aligned now, and kept where the disk takes it."""
     hashes = [f"{name} {hash_}" for name, hash_ in sorted(episode.manifest.sha256.items())]
     key = digest_of([VERSION, *hashes, robot.digest, str(image_size), command_topic])
-    kind = f"{episode.manifest.name}.{image_size[0]}x{image_size[1]}"
+    film = "" if command_topic else ".film"  # kept beside what has commands: neither makes the other stale
+    kind = f"{episode.manifest.name}{film}.{image_size[0]}x{image_size[1]}"
     folder = episode.folder.parent / FOLDER / f"{kind}.{key}"
     try:
         return _load(folder, robot, image_size)

@@ -125,7 +125,6 @@ def _fit(
     if best is not None and Path(best.best_model_path).is_file():
         kept = torch.load(best.best_model_path, weights_only=True)  # tensors and plain values alone
         stage.load_state_dict(kept["state_dict"])
-    stage.to("cpu" if not torch.cuda.is_available() else stage.device)
     return _remembered(folder / name / "figures.json", {k: float(v) for k, v in trainer.callback_metrics.items()})
 
 

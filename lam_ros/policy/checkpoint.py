@@ -86,8 +86,7 @@ def load_perception(path: Path, network: PolicyNetwork) -> None:
     Raises:
         CheckpointError: the file cannot be used, or is of another encoder.
     """
-    kind, _ = _read(path, (PERCEPTION_FORMAT,), "Give a file that `lam pretrain` wrote.")
-    assert kind == PERCEPTION_FORMAT
+    _read(path, (PERCEPTION_FORMAT,), "Give a file that `lam pretrain` wrote.")
     try:
         network.perception.load_state_dict(_tensors(path))
     except RuntimeError as error:
