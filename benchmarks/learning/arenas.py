@@ -6,11 +6,12 @@ An arena is given by seeds alone: the same seed gives the same demonstration, or
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from remote_arena import RemoteArena
 
 from lam_ros.cli.steps import DISTURBANCE
 from lam_ros.config import load_robot, urdf_path
@@ -23,11 +24,9 @@ from lam_ros.learning.seeds import UNSEEN_SEED
 from lam_ros.simulation.experts import make_expert
 from lam_ros.simulation.simulation import Simulation
 
-Act = Callable[[np.ndarray, np.ndarray], np.ndarray]  # images (C, h, w, 3), state (J,) -> target (J,)
-
 
 class Arena(Protocol):
-    """One task: its contract, how to show it, and how to perform it."""
+    """One task: its contract, how to show it, and one episode at a time in which it is performed."""
 
     contract: Contract
     limits: tuple[np.ndarray, np.ndarray]
@@ -36,9 +35,50 @@ class Arena(Protocol):
         """One scripted demonstration; None where the expert fails."""
         ...
 
-    def perform(self, seed: int, reset: Callable[[], None], act: Act) -> EpisodeResult:
-        """One episode on a table that no demonstration has shown."""
+    def begin(self, seed: int) -> None:
+        """An episode on a table that no demonstration has shown."""
         ...
+
+    @property
+    def is_over(self) -> bool: ...
+
+    def look(self) -> tuple[np.ndarray, np.ndarray]:
+        """Images uint8 (C, h, w, 3) and the state float32 (J,)."""
+        ...
+
+    def step(self, target: np.ndarray) -> None:
+        """One tick towards joint targets (J,)."""
+        ...
+
+    def result(self) -> EpisodeResult:
+        """How the episode went."""
+        ...
+
+
+class Performer(Protocol):
+    """A policy that performs several episodes at once, which is what makes large networks affordable on a CPU."""
+
+    def reset(self, episodes: int) -> None: ...
+
+    def act(self, images: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """Images (B, C, h, w, 3) and states (B, J) to targets (B, J)."""
+        ...
+
+
+def perform(arenas: Sequence[Arena], seeds: Sequence[int], performer: Performer) -> list[EpisodeResult]:
+    """An episode in each arena, in step; those that are over are still shown to the policy, but no longer moved."""
+    for arena, seed in zip(arenas, seeds, strict=True):
+        arena.begin(seed)
+    performer.reset(len(arenas))
+    seen = [arena.look() for arena in arenas]
+    while not all(arena.is_over for arena in arenas):
+        images, states = (np.stack(part) for part in zip(*seen, strict=True))
+        targets = performer.act(images, states)
+        for i, arena in enumerate(arenas):
+            if not arena.is_over:
+                arena.step(targets[i])
+                seen[i] = arena.look()
+    return [arena.result() for arena in arenas]
 
 
 class Embedded:
@@ -69,23 +109,36 @@ class Embedded:
         images, state, action, stamps = zip(*rows, strict=True)
         return Demonstration(np.stack(images), np.stack(state), np.stack(action), np.array(stamps, dtype=np.int64))
 
-    def perform(self, seed: int, reset: Callable[[], None], act: Act) -> EpisodeResult:
-        simulation = self._simulation
-        simulation.reset(UNSEEN_SEED + seed)
-        reset()
-        path = [simulation.state]
-        while not simulation.is_over:
-            simulation.step(act(self._seen(), simulation.state))
-            path.append(simulation.state)
+    def begin(self, seed: int) -> None:
+        self._seed = seed
+        self._simulation.reset(UNSEEN_SEED + seed)
+        self._path = [self._simulation.state]
+
+    @property
+    def is_over(self) -> bool:
+        return self._simulation.is_over
+
+    def look(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._seen(), self._simulation.state
+
+    def step(self, target: np.ndarray) -> None:
+        self._simulation.step(target)
+        self._path.append(self._simulation.state)
+
+    def result(self) -> EpisodeResult:
         arm = np.array([unit == "rad" for unit in self.contract.units])
-        jerk = rms_jerk(np.array(path)[:, arm], self.contract.rate_hz)
-        return EpisodeResult(seed, simulation.has_succeeded, simulation.elapsed_s, jerk=jerk)
+        jerk = rms_jerk(np.array(self._path)[:, arm], self.contract.rate_hz)
+        return EpisodeResult(self._seed, self._simulation.has_succeeded, self._simulation.elapsed_s, jerk=jerk)
 
 
 ARENAS: dict[str, Callable[[], Arena]] = {
     "reach": lambda: Embedded("reach"),
     "push": lambda: Embedded("push"),
     "pick_place": lambda: Embedded("pick_place"),
+    "metaworld_push": lambda: RemoteArena("metaworld:push"),
+    "metaworld_pick_place": lambda: RemoteArena("metaworld:pick-place"),
+    "metaworld_drawer_open": lambda: RemoteArena("metaworld:drawer-open"),
+    "ocbench_block": lambda: RemoteArena("ocbench:block-lite-single"),
 }
 
 
@@ -111,4 +164,4 @@ def demonstrations(name: str, arena: Arena, count: int, seed: int, cache: Path) 
         if shown is not None:
             found.append(shown)
     digest = digest_of([name, str(count), str(seed)])
-    return Dataset(arena.contract, name, "desk_arm", found, digest)
+    return Dataset(arena.contract, name, "", found, digest)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from methods import Limits, Method
+from remote_arena import other_environment
 
 from lam_ros.demonstrations.dataset import Dataset
 
@@ -45,9 +46,9 @@ class LeRobotPeer(Method):
                 rate_hz=np.array(dataset.contract.rate_hz),
             )
             command = [self._python, str(SERVER), "serve", self._kind, str(file), str(cpu_seconds), str(seed)]
-            # Another environment's Python: it must not inherit the libraries of this one.
-            kept = {k: v for k, v in os.environ.items() if k not in ("LD_LIBRARY_PATH", "PYTHONPATH")}
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=kept)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=other_environment()
+            )
             assert self._process.stdin is not None
             assert self._process.stdout is not None
             self._requests, self._answers = self._process.stdin, self._process.stdout
@@ -55,13 +56,13 @@ class LeRobotPeer(Method):
         if not said:
             raise RuntimeError(f"LeRobot's {self._kind} ended while training; see the lines above.")
         trained = json.loads(said)
-        self.steps, self.other_cpu_seconds = trained["steps"], trained["cpu_seconds"]
+        self.steps, self.cpu_seconds = trained["steps"], trained["cpu_seconds"]
 
-    def reset(self) -> None:
-        self._requests.write(b"R")
+    def reset(self, episodes: int) -> None:
+        self._requests.write(b"R" + struct.pack("<i", episodes))
 
     def act(self, images: np.ndarray, state: np.ndarray) -> np.ndarray:
         self._requests.write(b"A" + images.tobytes() + np.asarray(state, np.float32).tobytes())
         self._requests.flush()
-        target = struct.unpack(f"<{len(state)}f", self._answers.read(4 * len(state)))
-        return np.clip(np.array(target), *self._limits).astype(np.float32)
+        target = np.frombuffer(self._answers.read(4 * state.size), np.float32).reshape(state.shape)
+        return np.clip(target, *self._limits).astype(np.float32)

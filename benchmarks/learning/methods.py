@@ -8,7 +8,6 @@ is reset every 10 ticks in use, a mixture of 5 Gaussians over min-max-normalised
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -34,28 +33,33 @@ Limits = tuple[np.ndarray, np.ndarray]
 
 
 class Method(ABC):
-    """A way to learn: ``train`` once, then ``reset`` and ``act`` in each episode.
+    """A way to learn: ``train`` once, then ``reset`` and ``act`` in several episodes at once.
 
     Attributes:
         steps: optimiser steps that fitted into the budget.
+        cpu_seconds: what training them took, wherever it ran.
     """
 
     steps = 0
+    cpu_seconds = 0.0
 
     @abstractmethod
     def train(self, dataset: Dataset, limits: Limits, cpu_seconds: float, seed: int) -> None:
         """Learn from demonstrations until the budget of this process's CPU time is spent."""
 
-    def reset(self) -> None:  # noqa: B027 - some have nothing to forget
-        """An episode begins."""
+    def reset(self, episodes: int) -> None:  # noqa: B027 - some have nothing to forget
+        """So many episodes begin."""
 
     @abstractmethod
     def act(self, images: np.ndarray, state: np.ndarray) -> np.ndarray:
-        """Joint targets (J,) for images uint8 (C, h, w, 3) and a state (J,)."""
+        """Joint targets (B, J) for images uint8 (B, C, h, w, 3) and states (B, J) of B episodes."""
 
 
 class Lam(Method):
-    """This project's policy, with config/train.yaml or changes of it; its steps scaled to the budget."""
+    """This project's policy, with config/train.yaml or changes of it; its steps scaled to the budget.
+
+    How long a step takes is measured first, for a few seconds that do not count.
+    """
 
     def __init__(self, **changes: object) -> None:
         policy = changes.pop("policy", {})
@@ -69,20 +73,27 @@ class Lam(Method):
             settings = dataclasses.replace(self._settings, seed=seed, precision="bf16")
             settings = fitted_to_budget(settings, dataset, cpu_seconds, Path(folder))
             self.steps = settings.perception_steps + settings.action_steps + settings.together_steps
+            began = time.process_time()
             result = train(dataset, settings, Path(folder) / "policy.safetensors")
+            self.cpu_seconds = time.process_time() - began
             self._runtime, _ = load_runtime(result.checkpoint)
-        config = self._runtime.config
-        self._decoder = ActionDecoder(*limits, config.ensemble_decay, config.smoothing)
+        self._limits = limits
 
-    def reset(self) -> None:
-        self._hidden = None
-        self._decoder.reset()
+    def reset(self, episodes: int) -> None:
+        config = self._runtime.config
+        self._hidden = [None] * episodes
+        self._decoders = [
+            ActionDecoder(*self._limits, config.ensemble_decay, config.smoothing) for _ in range(episodes)
+        ]
 
     def act(self, images: np.ndarray, state: np.ndarray) -> np.ndarray:
-        size = self._runtime.config.image_size
-        rows = [self._runtime.perceive(i, _resized(image, size)) for i, image in enumerate(images)]
-        chunk, self._hidden = self._runtime.step(np.concatenate(rows), state, self._hidden)
-        return self._decoder.decode(chunk)
+        # One at a time, by what the nodes run.
+        size, targets = self._runtime.config.image_size, np.empty_like(state)
+        for i, decoder in enumerate(self._decoders):
+            rows = [self._runtime.perceive(camera, _resized(image, size)) for camera, image in enumerate(images[i])]
+            chunk, self._hidden[i] = self._runtime.step(np.concatenate(rows), state[i], self._hidden[i])
+            targets[i] = decoder.decode(chunk)
+        return targets
 
 
 # One change each of what config/train.yaml says, for the grid's --ablations.
@@ -108,30 +119,26 @@ ABLATIONS: dict[str, dict[str, object]] = {
 }
 
 
+MEASURED_STEPS = 45
+
+
 def fitted_to_budget(settings: TrainConfig, dataset: Dataset, cpu_seconds: float, folder: Path) -> TrainConfig:
-    """The settings with their steps scaled so that training takes about ``cpu_seconds``; measured on short runs."""
-    stages = {"perception_steps": 12, "action_steps": 12, "together_steps": 6}
+    """The settings with their steps scaled so that training takes about ``cpu_seconds``; measured on a short run."""
+    stages = [name for name in ("perception_steps", "action_steps", "together_steps") if getattr(settings, name)]
+    clock: dict[str, list[float]] = {name: [] for name in stages}
 
-    runs = itertools.count()
+    def watch(stage: str, step: int, steps: int, loss: float) -> None:
+        clock[f"{stage}_steps"].append(time.process_time())
 
-    def cost(**steps: int) -> float:
-        least = {"perception_steps": 1, "action_steps": 1, "together_steps": 0}
-        short = dataclasses.replace(settings, **{**least, **steps})
-        began = time.process_time()
-        train(dataset, short, folder / f"measured_{next(runs)}.safetensors")  # a finished run would not run again
-        return time.process_time() - began
-
-    cost()  # the first run pays for everything that is made once
-    base = cost()
-    whole = base
-    for name, tried in stages.items():
-        wanted = getattr(settings, name)
-        if wanted:
-            whole += wanted * max(0.0, cost(**{name: tried}) - base) / tried
-    scale = (cpu_seconds - base) / (whole - base)
-    return dataclasses.replace(
-        settings, **{name: max(1, round(scale * getattr(settings, name))) for name in stages if getattr(settings, name)}
-    )
+    began = time.process_time()
+    short = dataclasses.replace(settings, **dict.fromkeys(stages, MEASURED_STEPS))
+    train(dataset, short, folder / "measured.safetensors", report=watch)
+    spent = time.process_time() - began
+    # The first steps of a stage are dearer.
+    each = {name: (ticks[-1] - ticks[MEASURED_STEPS // 3]) / (2 * MEASURED_STEPS // 3) for name, ticks in clock.items()}
+    once = spent - sum(MEASURED_STEPS * cost for cost in each.values())
+    scale = (cpu_seconds - once) / sum(getattr(settings, name) * cost for name, cost in each.items())
+    return dataclasses.replace(settings, **{name: max(1, round(scale * getattr(settings, name))) for name in stages})
 
 
 def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -152,13 +159,14 @@ class Learner(Method):
         self.prepare(dataset)
         optimiser = self.optimiser()
         self.module.train()
-        until = time.process_time() + cpu_seconds
-        while time.process_time() < until:
+        began = time.process_time()
+        while (spent := time.process_time() - began) < cpu_seconds:
             loss = self.loss(rng)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             self.steps += 1
+        self.cpu_seconds = spent
         self.module.eval()
 
     module: nn.Module
@@ -239,7 +247,7 @@ class BcRnnGmm(Learner):
         each = (-0.5 * z.square() - spreads.log()).sum(-1)
         return -(each + logits.log_softmax(-1)).logsumexp(-1).mean()
 
-    def reset(self) -> None:
+    def reset(self, episodes: int) -> None:
         self._hidden: tuple[Tensor, Tensor] | None = None
         self._ticks = 0
 
@@ -249,12 +257,12 @@ class BcRnnGmm(Learner):
             self._hidden = None
         self._ticks += 1
         width, height = self._crop
-        top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
-        pixels = torch.from_numpy(images[:, top : top + height, left : left + width].copy())
-        pixels = pixels.permute(0, 3, 1, 2).float()[None, None]
-        logits, means, _, *hidden = self.module(pixels, self._normalised(state)[None, None], self._hidden)
+        top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
+        pixels = torch.from_numpy(images[:, :, top : top + height, left : left + width].copy())
+        pixels = pixels.permute(0, 1, 4, 2, 3).float()[:, None]
+        logits, means, _, *hidden = self.module(pixels, self._normalised(state)[:, None], self._hidden)
         self._hidden = (hidden[0], hidden[1])
-        best = means[0, 0, logits[0, 0].argmax()].numpy()
+        best = means[torch.arange(len(means)), 0, logits[:, 0].argmax(-1)].numpy()
         return np.clip((best + 1) / 2 * (self._high - self._low) + self._low, *self._limits).astype(np.float32)
 
 
@@ -301,13 +309,13 @@ class ChunkedMlp(Learner):
             said = self._said(self._images[index], self._state[index])
         return functional.l1_loss(said.float(), self._wanted[index])
 
-    def reset(self) -> None:
-        self._decoder = ActionDecoder(*self._limits, 0.1, 0.0)
+    def reset(self, episodes: int) -> None:
+        self._decoders = [ActionDecoder(*self._limits, 0.1, 0.0) for _ in range(episodes)]
 
     @torch.inference_mode()
     def act(self, images: np.ndarray, state: np.ndarray) -> np.ndarray:
-        said = self._said(torch.from_numpy(images)[None], state[None])[0].numpy()
-        return self._decoder.decode(said * self._scale + state)
+        chunks = self._said(torch.from_numpy(images), state).numpy() * self._scale + state[:, None]
+        return np.stack([decoder.decode(chunk) for decoder, chunk in zip(self._decoders, chunks, strict=True)])
 
 
 class NearestNeighbour(Method):
@@ -334,5 +342,6 @@ class NearestNeighbour(Method):
         return np.concatenate([(state - self._mean) / self._std, pixels * np.sqrt(len(state) / len(pixels)) * 8.0])
 
     def act(self, images: np.ndarray, state: np.ndarray) -> np.ndarray:
-        nearest = np.square(self._keys - self._key(images, state)).sum(1).argmin()
+        keys = [self._key(*seen) for seen in zip(images, state, strict=True)]
+        nearest = [np.square(self._keys - key).sum(1).argmin() for key in keys]
         return np.clip(state + self._offsets[nearest], *self._limits).astype(np.float32)

@@ -30,7 +30,7 @@ class Frames:
         images: uint8 (N, C, H, W, 3).
         state: float32 (N, J).
         targets: float32 (N, K, J), joint targets of the next K ticks.
-        destination, contact: float32 (N, J), and time_to_go: float32 (N,); see ``Hindsight``.
+        destination, contact: float32 (N, J), time_to_go: float32 (N,), way: float32 (N, 3 * J); see ``Hindsight``.
         lengths: ticks of each demonstration.
         weights: float64, how often each demonstration is shown, relative to the others.
     """
@@ -41,6 +41,7 @@ class Frames:
     destination: Tensor
     contact: Tensor
     time_to_go: Tensor
+    way: Tensor
     lengths: list[int]
     weights: np.ndarray
 
@@ -61,6 +62,7 @@ class Frames:
             destination=joined([labels.destination for labels in seen]),
             contact=joined([labels.contact for labels in seen]),
             time_to_go=joined([labels.time_to_go for labels in seen]),
+            way=joined([labels.way for labels in seen]),
             lengths=[len(d) for d in demonstrations],
             weights=np.array(dataset.weights),
         )

@@ -34,6 +34,7 @@ class TrainConfig:
         validation_share: share of the episodes held out.
         destination_weight: weight of the auxiliary loss "where does this demonstration end?", which tells every frame
             where the object is; 0 turns it off.
+        way_weight: likewise "which way does it take?".
         contact_weight: likewise "where does the arm next touch something?".
         time_weight: likewise "how long will it take?".
         state_noise: standard deviation added to normalised states, so that the policy looks instead of extrapolating.
@@ -41,10 +42,12 @@ class TrainConfig:
         camera_dropout: share of samples in which one camera is missing.
         feature_dropout: share of features that is left out of each sample, the others being scaled up.
         feature_noise: standard deviation added to cached features in stage two.
+        keep_inlet: stage two leaves the layer before the LSTM as stage one made it, on every frame in many lights and
+            places; a layer that learns from a few cached views learns these by heart.
         views: how many views of each episode stage two sees: one unchanged, the others augmented.
         light: largest relative change of brightness, one for all cameras of a frame.
         colour: standard deviation of each colour channel's shift, in grey levels of 255.
-        shift: largest displacement of a camera's picture, in pixels each way.
+        shift: largest displacement of a camera's picture, in pixels each way; encoders with key points are told of it.
         erase: a rectangle with up to this share of a picture's sides becomes noise; 0 for none.
         precision: ``bf16`` or ``float32`` convolutions; ``auto`` measures which is faster here.
     """
@@ -66,6 +69,7 @@ class TrainConfig:
     patience: int = 0
     validation_share: float = 0.08
     destination_weight: float = 1.0
+    way_weight: float = 0.0
     contact_weight: float = 0.0
     time_weight: float = 0.0
     state_noise: float = 0.05
@@ -73,6 +77,7 @@ class TrainConfig:
     camera_dropout: float = 0.0
     feature_dropout: float = 0.0
     feature_noise: float = 0.02
+    keep_inlet: bool = True
     views: int = 1
     light: float = 0.1
     colour: float = 8.0

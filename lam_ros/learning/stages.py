@@ -1,6 +1,7 @@
 """The three stages of training, as Lightning modules.
 
-1. perception: the CNN on shuffled frames, under a memoryless head, and the questions of ``hindsight``;
+1. perception: the CNN and the action module's inlet on shuffled frames, under a memoryless head, and the questions of
+   ``hindsight``;
 2. action: the LSTM over whole episodes, on features that no longer change, which makes a step cheap;
 3. together: both over windows of episodes; optional.
 """
@@ -83,12 +84,15 @@ class Stage(lightning.LightningModule):
         return state, features * seen.reshape(len(seen), *[1] * (features.dim() - 3), *features.shape[-2:])
 
     def labels(self, frames: Frames, index: Tensor) -> Tensor:
-        """What hindsight says, (..., 2J + 1): destination and contact, normalised as states; share of time to go."""
+        """What hindsight says, (..., 5J + 1): destination, contact and way, normalised as states; share of time."""
+        joints = frames.state.shape[1]
         destination = self.normaliser.state(frames.destination[index].to(self.device))
         contact = self.normaliser.state(frames.contact[index].to(self.device))
+        way = frames.way[index].to(self.device).unflatten(-1, (-1, joints))
+        way = self.normaliser.state(way).flatten(-2)
         usual = sum(frames.lengths) / len(frames.lengths)
         time_to_go = (frames.time_to_go[index].to(self.device) / usual)[..., None]
-        return torch.cat([destination, contact, time_to_go], -1)
+        return torch.cat([destination, contact, way, time_to_go], -1)
 
 
 class Hindsighted(nn.Module):
@@ -96,16 +100,16 @@ class Hindsighted(nn.Module):
 
     def __init__(self, inputs: int, joints: int, config: TrainConfig) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(inputs + joints, 128), nn.ReLU(), nn.Linear(128, 2 * joints + 1))
+        self.net = nn.Sequential(nn.Linear(inputs + joints, 128), nn.ReLU(), nn.Linear(128, 5 * joints + 1))
         self._joints = joints
-        self._weights = (config.destination_weight, config.contact_weight, config.time_weight)
+        self._weights = (config.destination_weight, config.contact_weight, config.way_weight, config.time_weight)
 
     def losses(self, features: Tensor, state: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """One value a row for each question, (...), from features (..., C * D) and states (..., J)."""
         answers = self.net(torch.cat([features, state], -1))
         j = self._joints
-        parts = (slice(0, j), slice(j, 2 * j), slice(2 * j, None))
-        names = ("destination", "contact", "time")
+        parts = (slice(0, j), slice(j, 2 * j), slice(2 * j, 5 * j), slice(5 * j, None))
+        names = ("destination", "contact", "way", "time")
         return {name: distance(answers[..., part], labels[..., part]) for name, part in zip(names, parts, strict=True)}
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
@@ -118,11 +122,12 @@ class PerceptionStage(Stage):
     def __init__(self, network: PolicyNetwork, config: TrainConfig, training: Frames, validation: Frames) -> None:
         super().__init__(network, config, config.perception_steps, config.learning_rate, validation)
         self.perception = network.perception
+        self.inlet = network.action.inlet
         self._training = training
         joints = training.state.shape[1]
         inputs = len(network.contract.cameras) * network.perception.features
         size = config.policy.hidden_size
-        self.trunk = nn.Sequential(nn.Linear(inputs + joints, size), nn.ReLU(), nn.Linear(size, 2 * size), nn.ReLU())
+        self.trunk = nn.Sequential(nn.Linear(size, 2 * size), nn.ReLU())
         self.head = make_head(2 * size, joints, config.policy)
         self.hindsight = Hindsighted(inputs, joints, config)
 
@@ -130,7 +135,7 @@ class PerceptionStage(Stage):
         self, frames: Frames, index: Tensor, features: Tensor, state: Tensor, noise: torch.Generator | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         seen = features.flatten(1)
-        context = self.trunk(torch.cat([seen, state], 1)).float()
+        context = self.trunk(self.inlet(torch.cat([seen, state], 1))).float()
         measured = frames.state[index].to(self.device)
         target = self.normaliser.chunk(frames.targets[index].to(self.device), measured)
         imitation = self.head.loss(context, target, noise).mean()
@@ -141,8 +146,8 @@ class PerceptionStage(Stage):
         frames, noise = self._training, self.randomness(batch_index)
         draws = torch.randint(2**31, (len(index),), generator=noise)
         own = self.mine(index)
-        images = self.settings.augmentation(frames.images[own][:, None], self.mine(draws))[:, 0]
-        features = self.perception(images.to(self.device))
+        images, moved = self.settings.augmentation(frames.images[own][:, None], self.mine(draws))
+        features = self.perception(images[:, 0].to(self.device), moved.to(self.device))
         state = self.normaliser.state(frames.state[index].to(self.device))
         state, features = self.disturbed(state, features, noise)
         imitation, answered = self._losses(frames, own, features, state, noise)
@@ -226,6 +231,7 @@ class ActionStage(EpisodeStage):
         held_out: Tensor,
     ) -> None:
         super().__init__(network, config, config.action_steps, config.learning_rate, validation)
+        self.action.inlet.requires_grad_(not config.keep_inlet)
         self._training = training
         self._features = _Kept(views, held_out)
 
@@ -258,6 +264,7 @@ class TogetherStage(EpisodeStage):
     def __init__(self, network: PolicyNetwork, config: TrainConfig, training: Frames, validation: Frames) -> None:
         super().__init__(network, config, config.together_steps, config.together_rate, validation)
         self.perception = network.perception
+        self.action.inlet.requires_grad_(True)
         self._training = training
         inputs = len(network.contract.cameras) * network.perception.features
         self.hindsight = Hindsighted(inputs, training.state.shape[1], config)
@@ -269,8 +276,11 @@ class TogetherStage(EpisodeStage):
     def training_step(self, window: Window, batch_index: int) -> Tensor:
         frames = self._training
         own = window.share(self.global_rank, self.trainer.world_size)
-        images = self.settings.augmentation(frames.images[own.index.flatten()].unflatten(0, own.index.shape), own.draw)
-        features = self.perception(images.flatten(0, 1).to(self.device)).unflatten(0, own.index.shape)
+        images = frames.images[own.index.flatten()].unflatten(0, own.index.shape)
+        images, moved = self.settings.augmentation(images, own.draw)
+        moved = moved.repeat_interleave(own.index.shape[1], 0)
+        features = self.perception(images.flatten(0, 1).to(self.device), moved.to(self.device))
+        features = features.unflatten(0, own.index.shape)
         loss, features = self.imitation(frames, window, features, batch_index)
         state = self.normaliser.state(frames.state[own.index].to(self.device))
         answered = self.hindsight.losses(features.flatten(2), state, self.labels(frames, own.index))

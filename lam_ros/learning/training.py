@@ -323,10 +323,12 @@ def _features(network: PolicyNetwork, frames: Frames, view: int, config: TrainCo
     rows: list[Tensor] = []
     at = 0
     for episode, ticks in enumerate(frames.lengths):
-        images = frames.images[at : at + ticks]
+        images, moved = frames.images[at : at + ticks], None
         if view:
             draw = torch.tensor([int(np.random.default_rng((config.seed, view, episode)).integers(2**31))])
-            images = config.augmentation(images[None], draw)[0]
-        rows.extend(network.perception(part.to(device)).cpu() for part in images.split(batch))
+            (images,), moved = config.augmentation(images[None], draw)
+        for part in images.split(batch):
+            displacement = None if moved is None else moved.expand(len(part), -1, -1).to(device)
+            rows.append(network.perception(part.to(device), displacement).cpu())
         at += ticks
     return torch.cat(rows).clone()

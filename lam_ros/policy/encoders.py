@@ -28,6 +28,11 @@ def pixel_grid(height: int, width: int) -> Tensor:
     return torch.stack([x, y], -1).flatten(0, 1)
 
 
+def moved_back(points: Tensor, displacement: Tensor | None) -> Tensor:
+    """Key points (B, K, 2) of displaced pictures as they lay before; ``displacement`` is (B, 2)."""
+    return points if displacement is None else points - displacement[:, None]
+
+
 def spatial_softmax(activation: Tensor, temperature: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
     """Expected position of each channel's activation (Levine et al. 2016, arXiv 1504.00702, section 5.2).
 
@@ -44,11 +49,16 @@ def spatial_softmax(activation: Tensor, temperature: Tensor, grid: Tensor) -> tu
 
 
 class Encoder(nn.Module):
-    """Pixels float (B, 3, H, W) from 0 to 255 to features (B, features)."""
+    """Pixels float (B, 3, H, W) from 0 to 255 to features (B, features).
+
+    A picture may have been displaced in training. Encoders with key points then say where these lay before, from
+    ``displacement`` (B, 2) as (right, down) in the units of key points: so the CNN must find a thing by its looks,
+    while what follows still learns exact places. The others cannot, and see a displaced picture.
+    """
 
     features: int
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, displacement: Tensor | None = None) -> Tensor:
         raise NotImplementedError
 
     @staticmethod
@@ -130,9 +140,10 @@ class StridedEncoder(Encoder):
             pixels = torch.conv2d(pixels, layer.weight, None, layer.stride, layer.padding).add_(layer.bias).relu_()
         return pixels
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, displacement: Tensor | None = None) -> Tensor:
         activation = self._activation(pixels)
         points, _ = spatial_softmax(activation, self.temperature, self.grid)
+        points = moved_back(points, displacement)
         # A peak of about 10 would drown coordinates that end at 1.
         return torch.cat([points.flatten(1), activation.amax((2, 3)) * 0.1], 1)
 
@@ -181,7 +192,7 @@ class ArticleEncoder(Encoder):
         self.pool = nn.AdaptiveAvgPool2d(5)
         self.linear = nn.Sequential(nn.Flatten(), nn.Linear(64 * 5 * 5, 512), nn.ReLU(), nn.Linear(512, 256))
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, displacement: Tensor | None = None) -> Tensor:
         features: Tensor = self.linear(self.pool(self.cnn(pixels / 127.5 - 1.0)))
         return features.float()
 
@@ -232,9 +243,9 @@ class KeyPointEncoder(Encoder):
         activation = self.reduce(self.backbone((pixels - self.mean) / self.std)).float()
         return spatial_softmax(activation, self.temperature, self.grid)
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, displacement: Tensor | None = None) -> Tensor:
         points, _ = self._key_points(pixels)
-        features: Tensor = self.linear(points.flatten(1))
+        features: Tensor = self.linear(moved_back(points, displacement).flatten(1))
         return features.float()
 
     def attention(self, pixels: Tensor) -> Tensor:

@@ -37,20 +37,21 @@ class Perception(nn.Module):
         assert isinstance(encoder, Encoder)
         return encoder
 
-    def forward(self, images: Tensor) -> Tensor:
-        """uint8 (B, C, H, W, 3) RGB to features (B, C, D)."""
+    def forward(self, images: Tensor, displacement: Tensor | None = None) -> Tensor:
+        """uint8 (B, C, H, W, 3) RGB to features (B, C, D); ``displacement`` (B, C, 2) of displaced pictures."""
         if self._is_shared:
-            rows: Tensor = self._rows(0, images.flatten(0, 1))
+            rows = self._rows(0, images.flatten(0, 1), None if displacement is None else displacement.flatten(0, 1))
             return rows.unflatten(0, images.shape[:2])
-        return torch.stack([self._rows(i, images[:, i]) for i in range(len(self.cameras))], 1)
+        moved = [None] * len(self.cameras) if displacement is None else list(displacement.unbind(1))
+        return torch.stack([self._rows(i, images[:, i], moved[i]) for i in range(len(self.cameras))], 1)
 
     def one(self, camera: int, image: Tensor) -> Tensor:
         """Features (D,) of one camera's uint8 (H, W, 3) image: a row of what ``forward`` gives."""
         return self._rows(camera, image[None])[0]
 
-    def _rows(self, camera: int, images: Tensor) -> Tensor:
+    def _rows(self, camera: int, images: Tensor, displacement: Tensor | None = None) -> Tensor:
         encoder = self.encoder(camera)
-        rows: Tensor = encoder(encoder.pixels(images))
+        rows: Tensor = encoder(encoder.pixels(images), displacement)
         return rows
 
     def attention(self, camera: int, image: Tensor) -> Tensor:

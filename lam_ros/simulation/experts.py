@@ -117,11 +117,12 @@ class PushExpert(Expert):
         relative = tool[:2] - cube[:2]
         yaw = float(np.arctan2(ahead[1], ahead[0]))
         low, high = 0.022, 0.05 + self._style.lift
-        if remaining < 0.010 or (self._phase == 3 and remaining < 0.016):
+        slipped = self._phase >= 2 and (abs(relative @ sideways) > 0.02 or relative @ ahead > -0.02)
+        # One who slips off a cube that lies on the disc does not start over for the last centimetre.
+        if remaining < (0.025 if slipped or self._phase == 3 else 0.010):
             self._phase = 3  # done: stay where it is
             return Waypoint(np.array([*tool[:2], low]), yaw, 0.0)
-        slipped = abs(relative @ sideways) > 0.02 or relative @ ahead > -0.02
-        if self._phase >= 2 and slipped:
+        if slipped:
             self._phase = 0
         if self._phase == 0:
             if tool[2] > high - 0.03 and np.linalg.norm(tool[:2] - behind) < 0.02:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lam_ros.learning.hindsight import contact_ticks, look_back
+from lam_ros.learning.hindsight import contact_ticks, look_back, way_points
 
 GRIPPERS = np.array([False, False, True])
 
@@ -22,6 +22,14 @@ def grasp() -> tuple[np.ndarray, np.ndarray]:
 
 def test_contacts_are_where_the_hand_changes_and_where_the_arm_halts() -> None:
     assert contact_ticks(*grasp(), GRIPPERS).tolist() == [7, 10, 17, 19]
+
+
+def test_a_hesitation_at_the_start_is_no_halt() -> None:
+    state, _ = grasp()
+    jolt = np.concatenate([[0.0, 0.05], np.full(3, 0.051)]).astype(np.float32)  # moves for a tick, and waits
+    arm = np.concatenate([jolt, state[:, 0] + 0.1])
+    longer = np.stack([arm, -arm, np.concatenate([np.full(5, 0.03, np.float32), state[:, 2]])], 1)
+    assert contact_ticks(longer, longer, GRIPPERS).tolist() == [12, 15, 22, 24]
 
 
 def test_a_hand_that_trembles_touches_nothing() -> None:
@@ -44,3 +52,16 @@ def test_each_tick_is_told_its_next_contact_and_its_end() -> None:
     np.testing.assert_array_equal(labels.contact[8:11], np.tile(state[10], (3, 1)))
     np.testing.assert_array_equal(labels.contact[18:], np.tile(state[19], (2, 1)))
     assert labels.time_to_go.tolist() == list(range(19, -1, -1))
+
+
+def test_the_way_is_told_by_its_length_and_not_by_its_time() -> None:
+    """A line from 0 to 1, whose second half is done four times as slowly; the other joint never moves."""
+    arm = np.concatenate([np.linspace(0.0, 0.5, 11), np.linspace(0.5, 1.0, 41)[1:]])
+    state = np.stack([arm, np.full(51, 0.7)], 1)
+    way = way_points(state).reshape(51, 3, 2)
+    for start, tick in ((0.0, 0), (0.2, 4), (0.5, 10), (0.75, 30)):
+        expected = start + (1.0 - start) * np.array([0.25, 0.5, 0.75])
+        np.testing.assert_allclose(way[tick, :, 0], expected, atol=0.05)
+    np.testing.assert_array_equal(way[..., 1], np.full((51, 3), 0.7))
+    np.testing.assert_array_equal(way[-1], np.tile(state[-1], (3, 1)))
+    np.testing.assert_array_equal(way_points(state[:1]), np.tile(state[0], (1, 3)))

@@ -180,6 +180,17 @@ def test_fine_tuning_begins_with_a_checkpoint_and_its_normaliser(dataset: Datase
         train(other, changed, tuned, start=first)
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_layer_before_the_lstm_is_learned_on_shuffled_frames(dataset: Dataset, tmp_path: Path, keep: bool) -> None:
+    short = dataclasses.replace(TINY, perception_steps=20, action_steps=20, keep_inlet=keep)
+    result = train(dataset, short, tmp_path / "p.safetensors")
+    stage_one = torch.load(result.log_folder / "perception" / "last.ckpt", weights_only=True)["state_dict"]
+    begun, trained = weights(untrained_path(result.checkpoint)), weights(result.checkpoint)
+    for name in ("0.weight", "0.bias"):
+        assert not torch.equal(stage_one[f"inlet.{name}"], begun[f"action.inlet.{name}"])
+        assert torch.equal(trained[f"action.inlet.{name}"], stage_one[f"inlet.{name}"]) == keep
+
+
 def test_averaged_weights_lag_behind_the_last_ones(dataset: Dataset, tmp_path: Path) -> None:
     short = dataclasses.replace(TINY, perception_steps=20, action_steps=20)
     moved = {}

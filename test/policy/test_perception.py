@@ -206,6 +206,37 @@ def test_a_timm_backbone_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         perception("timm:tiny_nut")
 
 
+def test_a_thing_keeps_its_key_points_where_its_picture_was_displaced() -> None:
+    encoder = perception("strided", (96, 96)).encoder(0)
+    assert isinstance(encoder, StridedEncoder)
+    nn.init.constant_(encoder.temperature, 1e4)  # a key point is where its channel peaks
+    picture = torch.full((1, 96, 96, 3), 128, dtype=torch.uint8)
+    picture[:, 40:48, 32:40] = torch.tensor([250, 20, 20], dtype=torch.uint8)
+    moved = picture.roll((16, 24), (1, 2))
+    displacement = torch.tensor([[2 * 24 / 96, 2 * 16 / 96]])
+    points = 2 * encoder.channels
+    before, untold = encoder(encoder.pixels(picture)), encoder(encoder.pixels(moved))
+    told = encoder(encoder.pixels(moved), displacement)
+    follows = (before - untold)[:, :points].abs() > 0.05
+    assert follows.sum() > 20, "most channels peak at the thing"
+    torch.testing.assert_close(told[:, :points][follows], before[:, :points][follows], atol=0.03, rtol=0)
+    torch.testing.assert_close(told[:, points:], untold[:, points:])  # peaks say how strong, not where
+
+
+@pytest.mark.parametrize("share_encoder", [False, True])
+def test_each_camera_is_told_of_its_own_displacement(share_encoder: bool) -> None:
+    network, images = perception("resnet18", share_encoder=share_encoder), pictures(3)
+    displacement = torch.zeros(3, 2, 2)
+    displacement[1, 1] = torch.tensor([0.3, -0.1])
+    plain, told = network(images), network(images, displacement)
+    moved = (plain - told).abs().amax(-1) > 1e-4
+    assert moved.nonzero().tolist() == [[1, 1]]
+    linear = network.encoder(1).linear
+    torch.testing.assert_close(
+        (plain - told)[1, 1], linear.weight @ displacement[1, 1].repeat(linear.in_features // 2), atol=1e-5, rtol=1e-4
+    )
+
+
 def test_a_shared_encoder_is_one_for_all_cameras() -> None:
     shared, apart = perception("strided", share_encoder=True), perception("strided")
     count = sum(parameter.numel() for parameter in shared.parameters())

@@ -1,0 +1,221 @@
+"""Tasks of Meta-World and OCBench over a pipe; runs in an environment of its own, since both pin their own MuJoCo.
+
+    python arena_server.py        (remote_arena.py starts it; arena_environments.sh makes its environments)
+
+A request is a line of JSON: {"arena": number, "task": name, "do": "begin" | "look" | "step" | "demonstrate" | …}. An
+answer is a line of JSON, and the pictures where there are any. Arenas of one server share nothing but the process.
+
+Joint targets: what these tasks take as displacements is written here as a target, measured value plus displacement, so
+that all policies see one kind of action.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from typing import Any
+
+import mujoco
+import numpy as np
+
+SIDE = 96
+
+
+class Camera:
+    """Pictures of a model without what makes software rendering slow: shadows and multisampling."""
+
+    def __init__(self, model: Any, names: tuple[str, ...]) -> None:
+        model.vis.quality.shadowsize, model.vis.quality.offsamples = 0, 0
+        self._names = names
+        self._renderer = mujoco.Renderer(model, SIDE, SIDE)
+        self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
+        self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+
+    def __call__(self, data: Any) -> np.ndarray:
+        """uint8 (C, h, w, 3)."""
+        pictures = []
+        for name in self._names:
+            self._renderer.update_scene(data, name)
+            pictures.append(self._renderer.render())
+        return np.stack(pictures)
+
+
+class MetaWorld:
+    """A task of Meta-World v3 with its own scripted expert: the hand's position and its fingers.
+
+    The camera is corner2, moved closer as is usual with images; the success is Meta-World's own, at any time.
+    """
+
+    cameras = ("corner2", "gripperPOV")
+    repeat = 2  # 40 Hz instead of 80
+    time_limit_s = 5.0
+    scale_m = 0.01  # of its actions
+    noise = 0.2  # of a demonstration's actions, which the next ones correct
+
+    def __init__(self, task: str) -> None:
+        name = f"sawyer_{task.replace('-', '_')}_v3"
+        self._expert: Any = getattr(
+            importlib.import_module(f"metaworld.policies.{name}_policy"), _camel(name) + "Policy"
+        )()
+        from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
+
+        self._env = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{task}-v3-goal-observable"](seed=0)
+        self._env._freeze_rand_vec, self._env.seeded_rand_vec = False, True  # a new table from each seed
+        self._env.model.camera("corner2").pos = (0.75, 0.075, 0.7)
+        self._look = Camera(self._env.model, self.cameras)
+        self.rate_hz = 1.0 / (self._env.dt * self.repeat)
+
+    def describe(self) -> dict[str, Any]:
+        low, high = self._env.mocap_low - 0.1, self._env.mocap_high + 0.1
+        names, units = ("x", "y", "z", "fingers"), ("m", "m", "m", "share")
+        return {"joints": names, "units": units, "low": [*low, -1.0], "high": [*high, 1.0]}
+
+    def begin(self, seed: int) -> None:
+        self._env.seed(seed)
+        self._seen, _ = self._env.reset()
+        self._ticks, self.has_succeeded = 0, False
+
+    @property
+    def seconds(self) -> float:
+        return self._ticks / self.rate_hz
+
+    @property
+    def is_over(self) -> bool:
+        return self.has_succeeded or self.seconds >= self.time_limit_s
+
+    def look(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._look(self._env.data), self._seen[:4].astype(np.float32)
+
+    def _target(self, action: np.ndarray) -> np.ndarray:
+        return np.append(self._seen[:3] + self.scale_m * action[:3], action[3]).astype(np.float32)
+
+    def step(self, target: np.ndarray) -> None:
+        action = np.append((target[:3] - self._seen[:3]) / self.scale_m, target[3])
+        for _ in range(self.repeat):
+            self._seen, *_, info = self._env.step(np.clip(action, -1.0, 1.0).astype(np.float32))
+            self.has_succeeded |= bool(info["success"])
+        self._ticks += 1
+
+    def show(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """What the expert would do, and the same with the noise that is performed."""
+        action = np.clip(self._expert.get_action(self._seen), -1.0, 1.0)
+        disturbed = action + np.append(self.noise * rng.standard_normal(3), 0.0)
+        return self._target(action), self._target(np.clip(disturbed, -1.0, 1.0))
+
+
+class OcBench:
+    """A task of OCBench with its own scripted oracle: the joints of a UR5e and its gripper, at 10 Hz."""
+
+    cameras = ("front_pixels", "ur5e/wrist")
+    time_limit_s = 25.0
+
+    def __init__(self, task: str) -> None:
+        import ocbench
+        from ocbench.oracles.controllers import BlockController
+
+        self._env: Any = ocbench.make(f"{task.replace('block-lite', 'block-cpu-lite')}-task1-v0")
+        self._inner = self._env.unwrapped
+        self._env.reset(seed=0)
+        self._oracle = BlockController(self._env, p_mistake=0.0)
+        self._look = Camera(self._inner._model, self.cameras)
+        self.rate_hz = 1.0 / self._inner._control_timestep
+
+    def describe(self) -> dict[str, Any]:
+        joints = ["shoulder_pan", "shoulder_lift", "elbow", "wrist_1", "wrist_2", "wrist_3", "gripper"]
+        ranges = self._inner._model.actuator_ctrlrange[self._inner._arm_actuator_ids]
+        units = [*["rad"] * 6, "share"]
+        return {"joints": joints, "units": units, "low": [*ranges[:, 0], 0.0], "high": [*ranges[:, 1], 1.0]}
+
+    def begin(self, seed: int) -> None:
+        _, self._info = self._env.reset(seed=seed)
+        self._ticks, self.has_succeeded = 0, False
+
+    @property
+    def seconds(self) -> float:
+        return self._ticks / self.rate_hz
+
+    @property
+    def is_over(self) -> bool:
+        return self.has_succeeded or self.seconds >= self.time_limit_s
+
+    def _state(self) -> np.ndarray:
+        gripper = self._info["proprio/gripper_opening"]
+        return np.concatenate([self._info["proprio/joint_pos"], gripper]).astype(np.float32)
+
+    def look(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._look(self._inner._data), self._state()
+
+    def step(self, target: np.ndarray) -> None:
+        action = self._inner.normalize_action(target - self._state())
+        *_, self._info = self._env.step(action)
+        self.has_succeeded |= bool(self._info["success"])
+        self._ticks += 1
+
+    def show(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        if self._ticks == 0:
+            np.random.seed(int(rng.integers(2**31)))
+            self._oracle.reset(self._inner.compute_observation(), self._info)
+        action = self._oracle.select_action(self._inner.compute_observation(), self._info)
+        target = self._state() + self._inner.unnormalize_action(action)
+        return target.astype(np.float32), target.astype(np.float32)
+
+
+def _camel(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("_"))
+
+
+def make_arena(task: str) -> Any:
+    """``metaworld:push`` or ``ocbench:block-lite-single``."""
+    family, name = task.split(":")
+    return {"metaworld": MetaWorld, "ocbench": OcBench}[family](name)
+
+
+def demonstrate(arena: Any, seed: int, file: str) -> bool:
+    """One demonstration, written as arrays; False where the expert failed."""
+    rng = np.random.default_rng(seed)
+    arena.begin(seed)
+    rows = []
+    while not arena.is_over:
+        images, state = arena.look()
+        target, disturbed = arena.show(rng)
+        rows.append((images, state, target))
+        arena.step(disturbed)
+    if not arena.has_succeeded:
+        return False
+    images, state, action = (np.stack(part) for part in zip(*rows, strict=True))
+    np.savez(file, images=images, state=state, action=action)
+    return True
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not stand among the answers
+    arenas: dict[int, Any] = {}
+    for line in sys.stdin:
+        asked = json.loads(line)
+        number, what = asked["arena"], asked["do"]
+        pictures = b""
+        if what == "make":
+            arenas[number] = make_arena(asked["task"])
+            made = arenas[number]
+            said = {**made.describe(), "cameras": made.cameras, "side": SIDE, "rate_hz": made.rate_hz}
+        elif what == "demonstrate":
+            said = {"shown": demonstrate(arenas[number], asked["seed"], asked["file"])}
+        else:
+            arena = arenas[number]
+            if what == "begin":
+                arena.begin(asked["seed"])
+            else:
+                arena.step(np.array(asked["target"]))
+            images, state = arena.look()
+            pictures = images.tobytes()
+            said = {"state": state.tolist(), "over": arena.is_over, "shape": images.shape}
+            said |= {"succeeded": arena.has_succeeded, "seconds": arena.seconds}
+        answers.write(json.dumps(said, default=float).encode() + b"\n" + pictures)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
