@@ -58,10 +58,12 @@ class Method(ABC):
 class Lam(Method):
     """This project's policy, with config/train.yaml or changes of it; its steps scaled to the budget.
 
-    How long a step takes is measured first, for a few seconds that do not count.
+    How long a step takes is measured first, for a few seconds that do not count. After ``forget_after`` ticks its
+    memory starts anew; 0 for never.
     """
 
-    def __init__(self, **changes: object) -> None:
+    def __init__(self, forget_after: int = 0, **changes: object) -> None:
+        self._forget_after = forget_after
         policy = changes.pop("policy", {})
         settings = training_settings(None)
         assert isinstance(policy, dict)
@@ -81,12 +83,15 @@ class Lam(Method):
 
     def reset(self, episodes: int) -> None:
         config = self._runtime.config
-        self._hidden = [None] * episodes
+        self._hidden, self._ticks = [None] * episodes, 0
         self._decoders = [
             ActionDecoder(*self._limits, config.ensemble_decay, config.smoothing) for _ in range(episodes)
         ]
 
     def act(self, images: np.ndarray, state: np.ndarray) -> np.ndarray:
+        if self._forget_after and self._ticks % self._forget_after == 0:
+            self._hidden = [None] * len(self._hidden)
+        self._ticks += 1
         # One at a time, by what the nodes run.
         size, targets = self._runtime.config.image_size, np.empty_like(state)
         for i, decoder in enumerate(self._decoders):
@@ -109,11 +114,12 @@ ABLATIONS: dict[str, dict[str, object]] = {
     "lam:resnet18": {"policy": {"encoder": "resnet18"}},
     "lam:group_norm": {"policy": {"normalisation": "group"}},
     "lam:no_norm": {"policy": {"normalisation": "none"}},
-    "lam:windows_of_10": {"window": 10},
-    "lam:no_hindsight": {"destination_weight": 0.0, "contact_weight": 0.0, "time_weight": 0.0},
-    "lam:all_hindsight": {"destination_weight": 1.0, "contact_weight": 0.5, "time_weight": 0.5},
+    "lam:windows_of_10": {"window": 10, "hand_on": False, "forget_after": 10},
+    "lam:no_hindsight": {"destination_weight": 0.0, "way_weight": 0.0},
+    "lam:destination_alone": {"way_weight": 0.0},
+    "lam:all_hindsight": {"contact_weight": 0.5, "time_weight": 0.5},
     "lam:no_shift": {"shift": 0},
-    "lam:no_feature_dropout": {"feature_dropout": 0.0},
+    "lam:reflex_learned_again": {"keep_reflex": False},
     "lam:one_view": {"views": 1},
     "lam:then_together": {"together_steps": 300},
 }

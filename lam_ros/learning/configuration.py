@@ -24,6 +24,7 @@ class TrainConfig:
         together_steps: optimiser steps of stage three, each on ``together_batch`` episodes; 0 leaves it out.
         window: ticks through which gradients flow back in an episode (truncated back-propagation through time; the
             LSTM's state is handed on from window to window); 0 for whole episodes.
+        hand_on: whether it is; without, each window begins with nothing, as where a policy remembers some ticks alone.
         learning_rate: its peak in stages one and two; warm-up over 50 steps, then cosine to 1 %.
         together_rate: its peak in stage three.
         weight_decay: of AdamW.
@@ -42,8 +43,10 @@ class TrainConfig:
         camera_dropout: share of samples in which one camera is missing.
         feature_dropout: share of features that is left out of each sample, the others being scaled up.
         feature_noise: standard deviation added to cached features in stage two.
-        keep_inlet: stage two leaves the layer before the LSTM as stage one made it, on every frame in many lights and
-            places; a layer that learns from a few cached views learns these by heart.
+        keep_reflex: stage two leaves what stage one made of single ticks, on every frame in many lights and places, as
+            it is; what is learned from a few cached views is learned by heart.
+        memory_dropout: share of stage two's episodes in which the LSTM is not heard, so that the head relies on it no
+            more than it must.
         views: how many views of each episode stage two sees: one unchanged, the others augmented.
         light: largest relative change of brightness, one for all cameras of a frame.
         colour: standard deviation of each colour channel's shift, in grey levels of 255.
@@ -61,6 +64,7 @@ class TrainConfig:
     together_steps: int = 0
     together_batch: int = 8
     window: int = 0
+    hand_on: bool = True
     learning_rate: float = 1e-3
     together_rate: float = 2e-4
     weight_decay: float = 1e-4
@@ -77,7 +81,8 @@ class TrainConfig:
     camera_dropout: float = 0.0
     feature_dropout: float = 0.0
     feature_noise: float = 0.02
-    keep_inlet: bool = True
+    keep_reflex: bool = True
+    memory_dropout: float = 0.0
     views: int = 1
     light: float = 0.1
     colour: float = 8.0
@@ -95,7 +100,7 @@ class TrainConfig:
             raise ConfigError(f"validation_share is {self.validation_share}; it must lie between 0 and 1.")
         if min(self.learning_rate, self.together_rate, self.clip_norm) <= 0.0:
             raise ConfigError("learning_rate, together_rate and clip_norm must be above 0.")
-        for name in ("ema", "state_dropout", "camera_dropout", "feature_dropout", "erase"):
+        for name in ("ema", "state_dropout", "camera_dropout", "feature_dropout", "memory_dropout", "erase"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be from 0 to below 1.")
 

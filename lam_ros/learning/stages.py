@@ -1,7 +1,6 @@
 """The three stages of training, as Lightning modules.
 
-1. perception: the CNN and the action module's inlet on shuffled frames, under a memoryless head, and the questions of
-   ``hindsight``;
+1. perception: the CNN and the whole policy without its memory on shuffled frames, and the questions of ``hindsight``;
 2. action: the LSTM over whole episodes, on features that no longer change, which makes a step cheap;
 3. together: both over windows of episodes; optional.
 """
@@ -19,7 +18,6 @@ from lam_ros.learning.batches import Frames, Window
 from lam_ros.learning.configuration import TrainConfig
 from lam_ros.learning.losses import distance, masked_mean
 from lam_ros.policy.action import Hidden
-from lam_ros.policy.heads import make_head
 from lam_ros.policy.runtime import PolicyNetwork
 
 STEPS_PER_EPOCH = 50
@@ -122,23 +120,20 @@ class PerceptionStage(Stage):
     def __init__(self, network: PolicyNetwork, config: TrainConfig, training: Frames, validation: Frames) -> None:
         super().__init__(network, config, config.perception_steps, config.learning_rate, validation)
         self.perception = network.perception
-        self.inlet = network.action.inlet
+        self.action = network.action
+        self.action.lstm.requires_grad_(False)
         self._training = training
-        joints = training.state.shape[1]
         inputs = len(network.contract.cameras) * network.perception.features
-        size = config.policy.hidden_size
-        self.trunk = nn.Sequential(nn.Linear(size, 2 * size), nn.ReLU())
-        self.head = make_head(2 * size, joints, config.policy)
-        self.hindsight = Hindsighted(inputs, joints, config)
+        self.hindsight = Hindsighted(inputs, training.state.shape[1], config)
 
     def _losses(
         self, frames: Frames, index: Tensor, features: Tensor, state: Tensor, noise: torch.Generator | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         seen = features.flatten(1)
-        context = self.trunk(self.inlet(torch.cat([seen, state], 1))).float()
+        context = self.action.memoryless(seen, state).float()
         measured = frames.state[index].to(self.device)
         target = self.normaliser.chunk(frames.targets[index].to(self.device), measured)
-        imitation = self.head.loss(context, target, noise).mean()
+        imitation = self.action.head.loss(context, target, noise).mean()
         answered = self.hindsight.losses(seen, state, self.labels(frames, index))
         return imitation, {name: loss.mean() for name, loss in answered.items()}
 
@@ -179,7 +174,8 @@ class EpisodeStage(Stage):
     def handed_on(self, window: Window, batch_index: int) -> Hidden:
         """The state that each stream's LSTM begins the window with: nothing where an episode begins."""
         rows = len(window.index)
-        if self._hidden is None or batch_index == 0 or self._hidden[0].shape[1] != rows:
+        is_new = self._hidden is None or batch_index == 0 or self._hidden[0].shape[1] != rows
+        if self._hidden is None or is_new or not self.settings.hand_on:
             self._hidden = self.action.nothing_yet(rows)
         goes_on = (~window.fresh).to(self.device)[None, :, None]
         return self._hidden[0] * goes_on, self._hidden[1] * goes_on
@@ -199,6 +195,10 @@ class EpisodeStage(Stage):
         hidden = self.handed_on(own, batch_index)
         context, target, mask, hidden = self._predict(frames, own, features, state, hidden)
         self._hidden = (hidden[0].detach(), hidden[1].detach())
+        is_heard = torch.rand(len(window.index), generator=noise) >= self.settings.memory_dropout
+        size = self.action.lstm.hidden_size
+        memory = context[..., :size] * self.mine(is_heard).to(context)[:, None, None]
+        context = torch.cat([memory, context[..., size:]], -1)
         return masked_mean(self.action.head.loss(context, target, noise), mask), features
 
     def validation_step(self, window: Window, batch_index: int) -> None:
@@ -231,7 +231,9 @@ class ActionStage(EpisodeStage):
         held_out: Tensor,
     ) -> None:
         super().__init__(network, config, config.action_steps, config.learning_rate, validation)
-        self.action.inlet.requires_grad_(not config.keep_inlet)
+        self.action.requires_grad_(True)
+        for part in (self.action.inlet, self.action.reflex):
+            part.requires_grad_(not config.keep_reflex)
         self._training = training
         self._features = _Kept(views, held_out)
 
@@ -264,7 +266,7 @@ class TogetherStage(EpisodeStage):
     def __init__(self, network: PolicyNetwork, config: TrainConfig, training: Frames, validation: Frames) -> None:
         super().__init__(network, config, config.together_steps, config.together_rate, validation)
         self.perception = network.perception
-        self.action.inlet.requires_grad_(True)
+        self.action.requires_grad_(True)
         self._training = training
         inputs = len(network.contract.cameras) * network.perception.features
         self.hindsight = Hindsighted(inputs, training.state.shape[1], config)

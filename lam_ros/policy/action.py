@@ -12,14 +12,25 @@ Hidden = tuple[Tensor, Tensor]  # (layers, B, H) each
 
 
 class ActionModule(nn.Module):
-    """s_t, h_t = LSTM(fc(features_t, state_t), h_{t-1}); the head sees s_t and, past the LSTM, its input."""
+    """What the episode so far suggests beside what this tick alone does.
+
+        i_t = inlet(features_t, state_t);  s_t, h_t = LSTM(i_t, h_{t-1});  chunk_t = head(s_t, reflex(i_t))
+
+    With s_t = 0, memory is silent: that is the policy without memory which training's first stage learns.
+    """
 
     def __init__(self, config: PolicyConfig, inputs: int, joints: int) -> None:
         super().__init__()
         size = config.hidden_size
         self.inlet = nn.Sequential(nn.Linear(inputs + joints, size), nn.ReLU())
+        self.reflex = nn.Sequential(nn.Linear(size, 2 * size), nn.ReLU())
         self.lstm = nn.LSTM(size, size, config.layers, batch_first=True)
-        self.head = make_head(2 * size, joints, config)
+        self.head = make_head(3 * size, joints, config)
+
+    def memoryless(self, features: Tensor, state: Tensor) -> Tensor:
+        """The context for the head (..., 3H) of features (..., C * D) and normalised states (..., J) without memory."""
+        reflex = self.reflex(self.inlet(torch.cat([features, state], -1)))
+        return torch.cat([reflex.new_zeros(*reflex.shape[:-1], self.lstm.hidden_size), reflex], -1)
 
     def forward(self, features: Tensor, state: Tensor, hidden: Hidden | None = None) -> tuple[Tensor, Hidden]:
         """Run over T ticks.
@@ -30,11 +41,11 @@ class ActionModule(nn.Module):
             hidden: what the last call returned; None at an episode's start.
 
         Returns:
-            The context for the head (B, T, 2H), and the hidden state for the next call.
+            The context for the head (B, T, 3H), and the hidden state for the next call.
         """
         inlet = self.inlet(torch.cat([features, state], -1))
         outputs, hidden = self.lstm(inlet, hidden)
-        return torch.cat([outputs, inlet], -1), hidden
+        return torch.cat([outputs, self.reflex(inlet)], -1), hidden
 
     def nothing_yet(self, batch: int) -> Hidden:
         """The hidden state at an episode's start."""
@@ -58,5 +69,5 @@ class ActionModule(nn.Module):
             output, memory = torch.lstm_cell(output, (hidden[0][layer], hidden[1][layer]), *weights)
             outputs.append(output)
             memories.append(memory)
-        chunk: Tensor = self.head(torch.cat([output, inlet], -1))
+        chunk: Tensor = self.head(torch.cat([output, self.reflex(inlet)], -1))
         return chunk, (torch.stack(outputs), torch.stack(memories))

@@ -31,6 +31,16 @@ def test_a_sequence_may_be_cut_anywhere(layers: int) -> None:
     torch.testing.assert_close(hidden[1], c)
 
 
+def test_without_memory_the_context_is_that_of_a_silent_lstm() -> None:
+    action, features, state = module(), torch.randn(2, 4, 5), torch.randn(2, 4, 2)
+    heard, _ = action(features, state)
+    silent = action.memoryless(features, state)
+    assert heard[..., :16].abs().min() > 0
+    assert not silent[..., :16].any()
+    torch.testing.assert_close(silent[..., 16:], heard[..., 16:])
+    torch.testing.assert_close(action.memoryless(features[:, 2], state[:, 2]), silent[:, 2])
+
+
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("head", sorted(HEADS))
 def test_steps_are_the_sequence(head: str, layers: int) -> None:
