@@ -27,7 +27,7 @@ from lam_ros.policy.perception import Perception
 from lam_ros.policy.policy import Policy
 from lam_ros.policy.runtime import PolicyNetwork, Runtime, TorchRuntime
 
-FORMAT = "lam_ros.policy/2"
+FORMAT = "lam_ros.policy/3"
 EXPORT_FORMAT = "lam_ros.onnx/1"
 PERCEPTION_FORMAT = "lam_ros.perception/1"
 

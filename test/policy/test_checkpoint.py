@@ -150,7 +150,7 @@ def test_weights_that_do_not_fit_are_named(checkpoint: Path) -> None:
 
 def test_another_format_is_refused(checkpoint: Path) -> None:
     rewrite(checkpoint, format="lam_ros.policy/9")
-    with pytest.raises(CheckpointError, match=r"has the format 'lam_ros\.policy/9'; 'lam_ros\.policy/2' was expected"):
+    with pytest.raises(CheckpointError, match=r"has the format 'lam_ros\.policy/9'; 'lam_ros\.policy/3' was expected"):
         read_info(checkpoint)
     save_file({"weight": torch.ones(1)}, checkpoint)
     with pytest.raises(CheckpointError, match="has the format None"):
