@@ -2,8 +2,8 @@
 
     python arena_server.py        (remote_arena.py starts it; arena_environments.sh makes its environments)
 
-A request is a line of JSON: {"arena": number, "task": name, "do": "begin" | "look" | "step" | "demonstrate" | …}. An
-answer is a line of JSON, and the pictures where there are any. Arenas of one server share nothing but the process.
+A request is a line of JSON: {"arena": number, "do": "make" | "demonstrate" | "begin" | "step", …}. An answer is a line
+of JSON, and the pictures where there are any. Arenas of one server share nothing but the process.
 
 Joint targets: what these tasks take as displacements is written here as a target, measured value plus displacement, so
 that all policies see one kind of action.
@@ -42,7 +42,24 @@ class Camera:
         return np.stack(pictures)
 
 
-class MetaWorld:
+class Timed:
+    """What both families share: an episode ends with success, or when its time is over."""
+
+    time_limit_s: float
+    rate_hz: float
+    has_succeeded = False
+    _ticks = 0
+
+    @property
+    def seconds(self) -> float:
+        return self._ticks / self.rate_hz
+
+    @property
+    def is_over(self) -> bool:
+        return self.has_succeeded or self.seconds >= self.time_limit_s
+
+
+class MetaWorld(Timed):
     """A task of Meta-World v3 with its own scripted expert: the hand's position and its fingers.
 
     The camera is corner2, moved closer as is usual with images; the success is Meta-World's own, at any time.
@@ -77,14 +94,6 @@ class MetaWorld:
         self._seen, _ = self._env.reset()
         self._ticks, self.has_succeeded = 0, False
 
-    @property
-    def seconds(self) -> float:
-        return self._ticks / self.rate_hz
-
-    @property
-    def is_over(self) -> bool:
-        return self.has_succeeded or self.seconds >= self.time_limit_s
-
     def look(self) -> tuple[np.ndarray, np.ndarray]:
         return self._look(self._env.data), self._seen[:4].astype(np.float32)
 
@@ -105,7 +114,7 @@ class MetaWorld:
         return self._target(action), self._target(np.clip(disturbed, -1.0, 1.0))
 
 
-class OcBench:
+class OcBench(Timed):
     """A task of OCBench with its own scripted oracle: the joints of a UR5e and its gripper, at 10 Hz."""
 
     cameras = ("front_pixels", "ur5e/wrist")
@@ -131,14 +140,6 @@ class OcBench:
     def begin(self, seed: int) -> None:
         _, self._info = self._env.reset(seed=seed)
         self._ticks, self.has_succeeded = 0, False
-
-    @property
-    def seconds(self) -> float:
-        return self._ticks / self.rate_hz
-
-    @property
-    def is_over(self) -> bool:
-        return self.has_succeeded or self.seconds >= self.time_limit_s
 
     def _state(self) -> np.ndarray:
         gripper = self._info["proprio/gripper_opening"]

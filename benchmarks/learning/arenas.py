@@ -6,11 +6,13 @@ An arena is given by seeds alone: the same seed gives the same demonstration, or
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from methods import Method
 from remote_arena import RemoteArena
 
 from lam_ros.cli.steps import DISTURBANCE
@@ -19,7 +21,7 @@ from lam_ros.contract import Contract
 from lam_ros.control.kinematics import Kinematics
 from lam_ros.demonstrations.dataset import Dataset, Demonstration, digest_of
 from lam_ros.learning.evaluation import EpisodeResult
-from lam_ros.learning.rollouts import rms_jerk
+from lam_ros.learning.rollouts import arm_jerk
 from lam_ros.learning.seeds import UNSEEN_SEED
 from lam_ros.simulation.experts import make_expert
 from lam_ros.simulation.simulation import Simulation
@@ -55,25 +57,18 @@ class Arena(Protocol):
         ...
 
 
-class Performer(Protocol):
-    """A policy that performs several episodes at once, which is what makes large networks affordable on a CPU."""
+def perform(arenas: Sequence[Arena], seeds: Sequence[int], method: Method) -> list[EpisodeResult]:
+    """An episode in each arena, in step, which is what makes large networks affordable on a CPU.
 
-    def reset(self, episodes: int) -> None: ...
-
-    def act(self, images: np.ndarray, state: np.ndarray) -> np.ndarray:
-        """Images (B, C, h, w, 3) and states (B, J) to targets (B, J)."""
-        ...
-
-
-def perform(arenas: Sequence[Arena], seeds: Sequence[int], performer: Performer) -> list[EpisodeResult]:
-    """An episode in each arena, in step; those that are over are still shown to the policy, but no longer moved."""
+    Those that are over are still shown to the policy, but no longer moved.
+    """
     for arena, seed in zip(arenas, seeds, strict=True):
         arena.begin(seed)
-    performer.reset(len(arenas))
+    method.reset(len(arenas))
     seen = [arena.look() for arena in arenas]
     while not all(arena.is_over for arena in arenas):
         images, states = (np.stack(part) for part in zip(*seen, strict=True))
-        targets = performer.act(images, states)
+        targets = method.act(images, states)
         for i, arena in enumerate(arenas):
             if not arena.is_over:
                 arena.step(targets[i])
@@ -126,8 +121,7 @@ class Embedded:
         self._path.append(self._simulation.state)
 
     def result(self) -> EpisodeResult:
-        arm = np.array([unit == "rad" for unit in self.contract.units])
-        jerk = rms_jerk(np.array(self._path)[:, arm], self.contract.rate_hz)
+        jerk = arm_jerk(self._path, self.contract)
         return EpisodeResult(self._seed, self._simulation.has_succeeded, self._simulation.elapsed_s, jerk=jerk)
 
 
@@ -158,7 +152,7 @@ def demonstrations(name: str, arena: Arena, count: int, seed: int, cache: Path) 
             shown = arena.demonstrate(episode_seed)
             file.parent.mkdir(parents=True, exist_ok=True)
             arrays = {field: getattr(shown, field) for field in fields} if shown else {"failed": np.ones(1)}
-            partial = file.with_suffix(".partial.npz")
+            partial = file.with_suffix(f".{os.getpid()}.partial.npz")  # two cells may make the same one
             np.savez_compressed(partial, **arrays)
             partial.replace(file)
         if shown is not None:

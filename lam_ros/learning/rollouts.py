@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from lam_ros.config import load_robot
-from lam_ros.contract import Observation
+from lam_ros.contract import Contract, Observation
 from lam_ros.errors import ConfigError
 from lam_ros.learning.augmentation import displaced
 from lam_ros.learning.evaluation import EpisodeResult, Evaluation
@@ -105,9 +105,14 @@ def perform(
         watch(observation)
         simulation.step(policy.act(observation).target)
         path.append(simulation.state)
-    arm = np.array([unit == "rad" for unit in policy.contract.units])
-    jerk = rms_jerk(np.array(path)[:, arm], policy.contract.rate_hz)
+    jerk = arm_jerk(path, policy.contract)
     return EpisodeResult(seed, simulation.has_succeeded, simulation.elapsed_s, jerk=jerk)
+
+
+def arm_jerk(path: Sequence[np.ndarray], contract: Contract) -> float:
+    """``rms_jerk`` of measured states (J,), of the joints in rad alone."""
+    arm = np.array([unit == "rad" for unit in contract.units])
+    return rms_jerk(np.array(path)[:, arm], contract.rate_hz)
 
 
 def rms_jerk(path: np.ndarray, rate_hz: float) -> float:

@@ -174,14 +174,22 @@ class EpisodeStage(Stage):
     def handed_on(self, window: Window, batch_index: int) -> Hidden:
         """The state that each stream's LSTM begins the window with: nothing where an episode begins."""
         rows = len(window.index)
-        is_new = self._hidden is None or batch_index == 0 or self._hidden[0].shape[1] != rows
-        if self._hidden is None or is_new or not self.settings.hand_on:
+        begins = batch_index == 0 or not self.settings.hand_on
+        if self._hidden is None or begins or self._hidden[0].shape[1] != rows:
             self._hidden = self.action.nothing_yet(rows)
         goes_on = (~window.fresh).to(self.device)[None, :, None]
         return self._hidden[0] * goes_on, self._hidden[1] * goes_on
 
-    def _predict(self, frames: Frames, window: Window, features: Tensor, state: Tensor, hidden: Hidden | None) -> Any:
-        context, hidden = self.action(features.flatten(2), state, hidden)
+    def _predict(
+        self,
+        frames: Frames,
+        window: Window,
+        features: Tensor,
+        state: Tensor,
+        hidden: Hidden | None = None,
+        is_heard: Tensor | None = None,
+    ) -> Any:
+        context, hidden = self.action(features.flatten(2), state, hidden, is_heard)
         measured = frames.state[window.index].to(self.device)
         target = self.normaliser.chunk(frames.targets[window.index].to(self.device), measured)
         return context.float(), target, window.mask.to(self.device), hidden
@@ -193,18 +201,15 @@ class EpisodeStage(Stage):
         state, features = self.disturbed(state, features, noise)
         own = window.share(self.global_rank, self.trainer.world_size)
         hidden = self.handed_on(own, batch_index)
-        context, target, mask, hidden = self._predict(frames, own, features, state, hidden)
+        is_heard = self.mine(torch.rand(len(window.index), generator=noise) >= self.settings.memory_dropout)
+        context, target, mask, hidden = self._predict(frames, own, features, state, hidden, is_heard.to(self.device))
         self._hidden = (hidden[0].detach(), hidden[1].detach())
-        is_heard = torch.rand(len(window.index), generator=noise) >= self.settings.memory_dropout
-        size = self.action.lstm.hidden_size
-        memory = context[..., :size] * self.mine(is_heard).to(context)[:, None, None]
-        context = torch.cat([memory, context[..., size:]], -1)
         return masked_mean(self.action.head.loss(context, target, noise), mask), features
 
     def validation_step(self, window: Window, batch_index: int) -> None:
         frames = self._validation
         state = self.normaliser.state(frames.state[window.index].to(self.device))
-        context, target, mask, _ = self._predict(frames, window, self.seen(frames, window), state, None)
+        context, target, mask, _ = self._predict(frames, window, self.seen(frames, window), state)
         head, noise = self.action.head, torch.Generator().manual_seed(batch_index)
         loss = head.loss(context, target, noise)
         measured = frames.state[window.index].to(self.device)

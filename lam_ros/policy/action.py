@@ -32,19 +32,24 @@ class ActionModule(nn.Module):
         reflex = self.reflex(self.inlet(torch.cat([features, state], -1)))
         return torch.cat([reflex.new_zeros(*reflex.shape[:-1], self.lstm.hidden_size), reflex], -1)
 
-    def forward(self, features: Tensor, state: Tensor, hidden: Hidden | None = None) -> tuple[Tensor, Hidden]:
+    def forward(
+        self, features: Tensor, state: Tensor, hidden: Hidden | None = None, is_heard: Tensor | None = None
+    ) -> tuple[Tensor, Hidden]:
         """Run over T ticks.
 
         Args:
             features: (B, T, C * D).
             state: (B, T, J), normalised.
             hidden: what the last call returned; None at an episode's start.
+            is_heard: bool (B,), in which sequences the head is told of the memory; None for all.
 
         Returns:
             The context for the head (B, T, 3H), and the hidden state for the next call.
         """
         inlet = self.inlet(torch.cat([features, state], -1))
         outputs, hidden = self.lstm(inlet, hidden)
+        if is_heard is not None:
+            outputs = outputs * is_heard[:, None, None]
         return torch.cat([outputs, self.reflex(inlet)], -1), hidden
 
     def nothing_yet(self, batch: int) -> Hidden:

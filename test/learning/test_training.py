@@ -26,7 +26,7 @@ from lam_ros.policy.configuration import PolicyConfig
 from lam_ros.policy.runtime import PolicyNetwork
 
 TINY = TrainConfig(
-    policy=PolicyConfig(image_size=(24, 24), hidden_size=8, chunk=2),
+    policy=PolicyConfig(image_size=(24, 24), hidden_size=16, chunk=2),
     perception_steps=120,
     perception_batch=4,
     action_steps=120,
@@ -81,7 +81,7 @@ def test_training_learns_and_writes_a_policy_for_the_robot(
     assert [step[:3] for step in told[120:]] == [("action", n, 120) for n in range(1, 121)]
     for stage in (told[:120], told[120:]):
         losses = [step[3] for step in stage]
-        assert np.mean(losses[-20:]) < 0.95 * np.mean(losses[:20])
+        assert np.mean(losses[-20:]) < 0.9 * np.mean(losses[:20])
     info = read_info(file)
     assert (info.task, info.robot, info.dataset, info.policy) == ("wave", "desk_arm", "synthetic", TINY.policy)
     assert info.figures["episodes"] == 4
@@ -178,7 +178,7 @@ def test_fine_tuning_begins_with_a_checkpoint_and_its_normaliser(dataset: Datase
         assert torch.equal(begun[name], weight), name
     assert torch.equal(weights(tuned)["normaliser.state_mean"], trained["normaliser.state_mean"])
     assert not torch.equal(weights(tuned)["action.inlet.0.weight"], trained["action.inlet.0.weight"])
-    changed = dataclasses.replace(short, policy=dataclasses.replace(short.policy, hidden_size=16))
+    changed = dataclasses.replace(short, policy=dataclasses.replace(short.policy, hidden_size=8))
     with pytest.raises(TrainingError, match="holds another model than the settings ask for"):
         train(other, changed, tuned, start=first)
 
@@ -215,9 +215,9 @@ def test_a_window_begins_with_the_last_ones_memory_where_it_is_handed_on(dataset
     stage = ActionStage(network, config, frames, frames, views, views[0])
     window = next(iter(Windows(frames.lengths, frames.weights, 2, 3, 4, 0)))
     window = dataclasses.replace(window, fresh=torch.tensor([True, False]))
-    stage._hidden = torch.ones(1, 2, 8), torch.ones(1, 2, 8)
+    stage._hidden = torch.ones(1, 2, 16), torch.ones(1, 2, 16)
     for part in stage.handed_on(window, batch_index=1):
-        torch.testing.assert_close(part[0], torch.stack([torch.zeros(8), torch.ones(8) * hand_on]))
+        torch.testing.assert_close(part[0], torch.stack([torch.zeros(16), torch.ones(16) * hand_on]))
 
 
 def test_averaged_weights_lag_behind_the_last_ones(dataset: Dataset, tmp_path: Path) -> None:
