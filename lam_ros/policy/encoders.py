@@ -238,9 +238,11 @@ class KeyPointEncoder(Encoder):
         self.temperature = nn.Parameter(torch.ones(KEY_POINTS))
         self.register_buffer("grid", pixel_grid(rows, columns), persistent=False)
         self.linear = nn.Linear(2 * KEY_POINTS, FEATURES)
+        self._takes_pixels = False
 
     def _key_points(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        activation = self.reduce(self.backbone((pixels - self.mean) / self.std)).float()
+        scaled = pixels if self._takes_pixels else (pixels - self.mean) / self.std
+        activation = self.reduce(self.backbone(scaled)).float()
         return spatial_softmax(activation, self.temperature, self.grid)
 
     def forward(self, pixels: Tensor, displacement: Tensor | None = None) -> Tensor:
@@ -257,6 +259,10 @@ class KeyPointEncoder(Encoder):
             if isinstance(module, _Normalised) and isinstance(module.normalisation, nn.BatchNorm2d):
                 module.convolution = fuse_conv_bn_eval(module.convolution, module.normalisation)
                 module.normalisation = nn.Identity()
+        first = self.backbone[0] if isinstance(self.backbone, nn.Sequential) else None
+        if isinstance(first, _Normalised) and not self._takes_pixels:
+            self.backbone = nn.Sequential(first.take_pixels(self.mean, self.std), *self.backbone)
+            self._takes_pixels = True
 
 
 class _Normalised(nn.Module):
@@ -270,6 +276,20 @@ class _Normalised(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         normalised: Tensor = self.normalisation(self.convolution(values))
         return normalised
+
+    def take_pixels(self, mean: Tensor, std: Tensor) -> nn.Module:
+        """Fold the scaling (pixels - mean) / std into the convolution; returns the padding that then goes before it.
+
+        What was padded with 0 is now padded with what the scaling made 0, so ``mean`` must be one grey.
+        """
+        convolution, grey = self.convolution, float(mean[0])
+        assert bool((mean == grey).all())
+        assert not isinstance(convolution.padding, str)
+        convolution.weight.div_(std)
+        less = grey * convolution.weight.sum((1, 2, 3))
+        convolution.bias = nn.Parameter(-less if convolution.bias is None else convolution.bias - less)
+        padding, convolution.padding = convolution.padding[0], (0, 0)
+        return nn.ConstantPad2d(padding, grey)
 
 
 class _Residual(nn.Module):
