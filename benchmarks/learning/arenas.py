@@ -133,6 +133,7 @@ ARENAS: dict[str, Callable[[], Arena]] = {
     "metaworld_pick_place": lambda: RemoteArena("metaworld:pick-place"),
     "metaworld_drawer_open": lambda: RemoteArena("metaworld:drawer-open"),
     "ocbench_block": lambda: RemoteArena("ocbench:block-lite-single"),
+    "so101_pick_place": lambda: RemoteArena("so101:pick-place"),
 }
 
 

@@ -1,6 +1,6 @@
-"""Meta-World's and OCBench's tasks as arenas of the grid: a process in an environment of its own answers over a pipe.
+"""Other projects' tasks as arenas of the grid: a process in an environment of its own answers over a pipe.
 
-METAWORLD_PYTHON and OCBENCH_PYTHON name the Python of each; `arena_environments.sh` makes them.
+METAWORLD_PYTHON, OCBENCH_PYTHON and SO101_PYTHON name the Python of each; `arena_environments.sh` makes them.
 """
 
 from __future__ import annotations
