@@ -259,9 +259,9 @@ class KeyPointEncoder(Encoder):
             if isinstance(module, _Normalised) and isinstance(module.normalisation, nn.BatchNorm2d):
                 module.convolution = fuse_conv_bn_eval(module.convolution, module.normalisation)
                 module.normalisation = nn.Identity()
-        first = self.backbone[0] if isinstance(self.backbone, nn.Sequential) else None
-        if isinstance(first, _Normalised) and not self._takes_pixels:
-            self.backbone = nn.Sequential(first.take_pixels(self.mean, self.std), *self.backbone)
+        layers = list(self.backbone.children())
+        if isinstance(layers[0], _Normalised) and not self._takes_pixels:
+            self.backbone = nn.Sequential(layers[0].take_pixels(self.mean, self.std), *layers)
             self._takes_pixels = True
 
 
