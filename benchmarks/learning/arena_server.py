@@ -54,12 +54,15 @@ class Camera:
 
 
 class Timed:
-    """What both families share: an episode ends with success, or when its time is over."""
+    """What all families share: an episode ends with success, or when its time is over."""
 
     time_limit_s: float
     rate_hz: float
     has_succeeded = False
     _ticks = 0
+
+    def start_clock(self) -> None:
+        self._ticks, self.has_succeeded = 0, False
 
     @property
     def seconds(self) -> float:
@@ -103,7 +106,7 @@ class MetaWorld(Timed):
     def begin(self, seed: int) -> None:
         self._env.seed(seed)
         self._seen, _ = self._env.reset()
-        self._ticks, self.has_succeeded = 0, False
+        self.start_clock()
 
     def look(self) -> tuple[np.ndarray, np.ndarray]:
         return self._look(self._env.data), self._seen[:4].astype(np.float32)
@@ -150,7 +153,7 @@ class OcBench(Timed):
 
     def begin(self, seed: int) -> None:
         _, self._info = self._env.reset(seed=seed)
-        self._ticks, self.has_succeeded = 0, False
+        self.start_clock()
 
     def _state(self) -> np.ndarray:
         gripper = self._info["proprio/gripper_opening"]
@@ -204,12 +207,13 @@ class So101(Timed):
     def describe(self) -> dict[str, Any]:
         model = self._env.model
         names = [model.actuator(i).name for i in range(model.nu)]
-        return {"joints": names, "units": ["rad"] * model.nu, **_sides(model.actuator_ctrlrange)}
+        low, high = model.actuator_ctrlrange.T.tolist()
+        return {"joints": names, "units": ["rad"] * model.nu, "low": low, "high": high}
 
     def begin(self, seed: int) -> None:
         self._env.reset(seed=seed)
         self._controller.reset()
-        self._ticks, self.has_succeeded = 0, False
+        self.start_clock()
 
     def look(self) -> tuple[np.ndarray, np.ndarray]:
         env = self._env
@@ -244,10 +248,6 @@ def _camera_at(azimuth: float) -> Any:
     camera = mujoco.MjvCamera()
     camera.lookat[:], camera.distance, camera.azimuth, camera.elevation = (0.2, 0.0, 0.04), 0.45, azimuth, -35.0
     return camera
-
-
-def _sides(ranges: np.ndarray) -> dict[str, list[float]]:
-    return {"low": ranges[:, 0].tolist(), "high": ranges[:, 1].tolist()}
 
 
 def _camel(name: str) -> str:
