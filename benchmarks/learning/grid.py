@@ -1,7 +1,8 @@
-"""Peers side by side: the same demonstrations, seeds and episodes, equal CPU-seconds of training.
+"""Peers side by side: the same demonstrations, seeds and episodes, equal CPU-seconds or equal steps of training.
 
     python benchmarks/learning/grid.py [--tasks push] [--methods lam bc_rnn_gmm …] [--demonstrations 25 50]
-                                       [--seeds 0 1] [--seconds 240] [--episodes 100] [--jobs 2] [--out FOLDER]
+                                       [--seeds 0 1] [--seconds 240 | --steps 1000] [--episodes 100] [--jobs 2]
+                                       [--out FOLDER]
     python benchmarks/learning/grid.py --report          # only the table, the JSON and the plot of what is there
 
 A cell is one training and its episodes, in a process of its own with one thread; its figures go to a JSON file of its
@@ -39,10 +40,12 @@ class Cell:
     seed: int
     seconds: float
     episodes: int
+    step_budget: int = 0  # instead of seconds, which are then 0
 
     @property
     def name(self) -> str:
-        return f"{self.task}.{self.method}.{self.demonstrations}.{self.seed}.{self.seconds:g}s.{self.episodes}e"
+        budget = f"{self.step_budget}steps" if self.step_budget else f"{self.seconds:g}s"
+        return f"{self.task}.{self.method}.{self.demonstrations}.{self.seed}.{budget}.{self.episodes}e"
 
 
 def make_method(name: str) -> Any:
@@ -72,13 +75,14 @@ def run_cell(cell: Cell, out: Path) -> None:
     torch.set_num_threads(1)
     sys.path.insert(0, str(HERE))
     from arenas import ARENAS, demonstrations, perform
+    from methods import Budget
 
     arenas = [ARENAS[cell.task]() for _ in range(SIDE_BY_SIDE)]
     arena = arenas[0]
     dataset = demonstrations(cell.task, arena, cell.demonstrations, cell.seed, out / "demonstrations")
     method = make_method(cell.method)
     began = time.perf_counter()
-    method.train(dataset, arena.limits, cell.seconds, cell.seed)
+    method.train(dataset, arena.limits, Budget(cell.seconds, cell.step_budget), cell.seed)
     trained = time.perf_counter() - began
     began = time.perf_counter()
     # The same tables for every method: the episodes' seeds do not depend on the cell's.
@@ -147,11 +151,16 @@ def report(out: Path) -> None:
 
     summary = []
     table = Table(
-        "task", "demonstrations", "method", "succeeded", "95 %", "lam less this, 95 %", "steps", "CPU s", "jerk"
+        *("task", "demonstrations", "budget", "method", "succeeded", "95 %", "lam less this, 95 %"),
+        *("steps", "CPU s", "jerk"),
     )
-    keys = sorted({(c["task"], c["demonstrations"], c["seconds"]) for c in cells})
-    for task, count, seconds in keys:
-        group = [c for c in cells if (c["task"], c["demonstrations"], c["seconds"]) == (task, count, seconds)]
+
+    def key(cell: dict[str, Any]) -> tuple[Any, ...]:
+        return cell["task"], cell["demonstrations"], cell["seconds"], cell.get("step_budget", 0)
+
+    for task, count, seconds, steps in sorted({key(cell) for cell in cells}):
+        group = [cell for cell in cells if key(cell) == (task, count, seconds, steps)]
+        budget = f"{steps} steps" if steps else f"{seconds:g} s"
         ours = [c for c in group if c["method"] == "lam"]
         for method in sorted({c["method"] for c in group}, key=_place):
             rows = [c for c in group if c["method"] == method]
@@ -160,7 +169,7 @@ def report(out: Path) -> None:
             row: dict[str, Any] = {
                 "task": task,
                 "demonstrations": count,
-                "budget_seconds": seconds,
+                "budget": budget,
                 "method": method,
                 "seeds": sorted(c["seed"] for c in rows),
                 "successes": evaluation.successes,
@@ -171,24 +180,24 @@ def report(out: Path) -> None:
                 "median_jerk": sorted(c["jerk"] for c in rows)[len(rows) // 2],
             }
             said = ""
-            if ours and method != "lam":
+            if method != "lam" and {c["seed"] for c in ours} & {c["seed"] for c in rows}:
                 difference = paired_difference(pooled(ours), evaluation)
                 row["lam_less_this"] = {"rate": difference.rate, "interval": difference.interval}
                 said = f"{difference.rate:+.2f} ({difference.interval[0]:+.2f} to {difference.interval[1]:+.2f})"
             summary.append(row)
             table.add_row(
-                *(task, str(count), method, f"{evaluation.successes} of {evaluation.episodes}"),
+                *(task, str(count), budget, method, f"{evaluation.successes} of {evaluation.episodes}"),
                 *(f"{low:.2f} to {high:.2f}", said, f"{max(row['steps'])}", f"{max(row['train_cpu_seconds'])}"),
                 f"{row['median_jerk']:.0f}",
             )
     Console(width=140).print(table)
     print(json.dumps(summary))
     (out / "summary.json").write_text(json.dumps(summary, indent=1))
-    tasks = sorted({row["task"] for row in summary})
-    figure, axes = plt.subplots(1, max(1, len(tasks)), figsize=(5 * max(1, len(tasks)), 3.6), squeeze=False)
-    for axis, task in zip(axes[0], tasks, strict=False):
+    panels = sorted({(row["task"], row["budget"]) for row in summary})
+    figure, axes = plt.subplots(1, max(1, len(panels)), figsize=(5 * max(1, len(panels)), 3.6), squeeze=False)
+    for axis, panel in zip(axes[0], panels, strict=False):
         for method in METHODS:
-            rows = [row for row in summary if row["task"] == task and row["method"] == method]
+            rows = [row for row in summary if (row["task"], row["budget"]) == panel and row["method"] == method]
             if rows:
                 rates = [row["successes"] / row["episodes"] for row in rows]
                 spread = [
@@ -197,7 +206,7 @@ def report(out: Path) -> None:
                 ]
                 counts = [row["demonstrations"] for row in rows]
                 axis.errorbar(counts, rates, yerr=spread, label=method, marker="o", capsize=3)
-        axis.set(title=task, xlabel="demonstrations", ylabel="success rate", ylim=(0, 1.03))
+        axis.set(title=", ".join(panel), xlabel="demonstrations", ylabel="success rate", ylim=(0, 1.03))
         axis.legend(fontsize=8)
         axis.grid(alpha=0.3)
     figure.savefig(out / "peers.png", dpi=110, bbox_inches="tight")
@@ -211,6 +220,7 @@ def main() -> None:
     parser.add_argument("--demonstrations", nargs="+", type=int, default=[25, 50])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--seconds", type=float, default=240.0, help="CPU-seconds of each training")
+    parser.add_argument("--steps", type=int, default=0, help="optimiser steps of each training, instead of seconds")
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--ray", default="", help="address of a Ray cluster, or `local`")
@@ -229,7 +239,8 @@ def main() -> None:
 
             arguments.methods = ["lam", *ABLATIONS]
         grid = itertools.product(arguments.seeds, arguments.demonstrations, arguments.tasks, arguments.methods)
-        cells = [Cell(t, m, n, s, arguments.seconds, arguments.episodes) for s, n, t, m in grid]
+        seconds = 0.0 if arguments.steps else arguments.seconds
+        cells = [Cell(t, m, n, s, seconds, arguments.episodes, arguments.steps) for s, n, t, m in grid]
         run_grid(cells, arguments.out, arguments.jobs, arguments.ray)
     report(arguments.out)
 

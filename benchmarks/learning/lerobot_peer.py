@@ -13,12 +13,25 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from methods import Limits, Method
+from methods import Budget, Limits, Method
 from remote_arena import other_environment
 
 from lam_ros.demonstrations.dataset import Dataset
 
 SERVER = Path(__file__).with_name("lerobot_server.py")
+
+
+def write_arrays(dataset: Dataset, file: Path) -> None:
+    """Demonstrations as what the scripts in LeRobot's environment read."""
+    np.savez(
+        file,
+        images=np.concatenate([d.images for d in dataset.demonstrations]),
+        state=np.concatenate([d.state for d in dataset.demonstrations]),
+        action=np.concatenate([d.action for d in dataset.demonstrations]),
+        lengths=np.array([len(d) for d in dataset.demonstrations]),
+        cameras=np.array(dataset.contract.cameras),
+        rate_hz=np.array(dataset.contract.rate_hz),
+    )
 
 
 class LeRobotPeer(Method):
@@ -32,20 +45,13 @@ class LeRobotPeer(Method):
                 "set LEROBOT_PYTHON to a Python that can import LeRobot; lerobot_environment.sh makes one."
             )
 
-    def train(self, dataset: Dataset, limits: Limits, cpu_seconds: float, seed: int) -> None:
+    def train(self, dataset: Dataset, limits: Limits, budget: Budget, seed: int) -> None:
         self._limits = limits
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "demonstrations.npz"
-            np.savez(
-                file,
-                images=np.concatenate([d.images for d in dataset.demonstrations]),
-                state=np.concatenate([d.state for d in dataset.demonstrations]),
-                action=np.concatenate([d.action for d in dataset.demonstrations]),
-                lengths=np.array([len(d) for d in dataset.demonstrations]),
-                cameras=np.array(dataset.contract.cameras),
-                rate_hz=np.array(dataset.contract.rate_hz),
-            )
-            command = [self._python, str(SERVER), "serve", self._kind, str(file), str(cpu_seconds), str(seed)]
+            write_arrays(dataset, file)
+            command = [self._python, str(SERVER), "serve", self._kind, str(file)]
+            command += [str(budget.cpu_seconds), str(budget.steps), str(seed)]
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=other_environment()
             )

@@ -1,6 +1,6 @@
 """LeRobot's ACT or diffusion policy, trained and asked over a pipe; runs in LeRobot's own environment.
 
-    python lerobot_server.py serve act|diffusion DATASET.npz CPU_SECONDS SEED     (see lerobot_peer.py)
+    python lerobot_server.py serve act|diffusion DATASET.npz CPU_SECONDS STEPS SEED     (see lerobot_peer.py)
     python lerobot_server.py cost act|diffusion                                   (see step_cost.py)
 
 The policies, their losses, optimisers, schedules, clipping and normalisation are LeRobot's; the batches are made here
@@ -109,8 +109,12 @@ def faster() -> Any:
     return torch.autocast("cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16)
 
 
-def trained(kind: str, file: str, cpu_seconds: float, seed: int) -> tuple[Any, Any, Any, int, float]:
-    """The policy, its pre- and post-processor, the steps that fitted into the budget, and the CPU-seconds spent."""
+def trained(kind: str, file: str, cpu_seconds: float, allowed: int, seed: int) -> tuple[Any, Any, Any, int, float]:
+    """Train for so many CPU-seconds or, where these are 0, ``allowed`` steps.
+
+    Returns:
+        The policy, its pre- and post-processor, the steps taken and the CPU-seconds spent.
+    """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     with np.load(file, allow_pickle=False) as kept:
@@ -126,9 +130,12 @@ def trained(kind: str, file: str, cpu_seconds: float, seed: int) -> tuple[Any, A
         schedule.num_warmup_steps = min(schedule.num_warmup_steps, 50)
     policy.train()
     scheduler, steps, began = None, 0, time.process_time()
-    while (spent := time.process_time() - began) < cpu_seconds:
+    while True:
+        spent = time.process_time() - began
+        if spent >= cpu_seconds if cpu_seconds else steps >= allowed:
+            break
         if steps == 5 and schedule is not None:  # now it is known how many steps there will be
-            scheduler = schedule.build(optimiser, round(cpu_seconds / (spent / steps)))
+            scheduler = schedule.build(optimiser, allowed or round(cpu_seconds / (spent / steps)))
         with faster():
             loss, _ = policy.forward(before(data.batch(rng)))
         loss.backward()
@@ -149,12 +156,14 @@ def observation(images: np.ndarray, state: np.ndarray, cameras: list[str]) -> di
     return {**seen, "observation.state": torch.from_numpy(state.copy())}
 
 
-def serve(kind: str, file: str, cpu_seconds: float, seed: int, requests: BinaryIO, answers: BinaryIO) -> None:
+def serve(
+    kind: str, file: str, cpu_seconds: float, allowed: int, seed: int, requests: BinaryIO, answers: BinaryIO
+) -> None:
     """Train, say in a line of JSON how it went, then answer.
 
     ``R`` and a number begin so many episodes; ``A``, their images and states give their targets.
     """
-    policy, before, after, steps, spent = trained(kind, file, cpu_seconds, seed)
+    policy, before, after, steps, spent = trained(kind, file, cpu_seconds, allowed, seed)
     with np.load(file, allow_pickle=False) as kept:
         shape, joints = kept["images"].shape[1:], kept["state"].shape[1]
         cameras = [str(camera) for camera in kept["cameras"]]
@@ -203,4 +212,5 @@ if __name__ == "__main__":
     else:
         out = os.fdopen(os.dup(1), "wb")
         os.dup2(2, 1)  # whatever a library prints must not stand among the answers
-        serve(sys.argv[2], sys.argv[3], float(sys.argv[4]), int(sys.argv[5]), sys.stdin.buffer, out)
+        seconds, steps, seed = float(sys.argv[4]), int(sys.argv[5]), int(sys.argv[6])
+        serve(sys.argv[2], sys.argv[3], seconds, steps, seed, sys.stdin.buffer, out)

@@ -1,4 +1,4 @@
-"""The policies that are compared: this project's, and what else there is. Each trains for so many CPU-seconds.
+"""The policies that are compared: this project's, and what else there is. Each trains within a budget.
 
 bc_rnn_gmm follows robomimic's recipe for images (Mandlekar et al. 2021, arXiv 2108.03298): a ResNet18 from scratch a
 camera, 32 key points by spatial softmax, 64 features, random crops of 76/84, an LSTM of 2 x 1000 on windows of 10 that
@@ -30,13 +30,25 @@ from lam_ros.policy.encoders import make_encoder
 from lam_ros.policy.perception import Perception
 
 Limits = tuple[np.ndarray, np.ndarray]
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # of the peers; this project's training chooses alike
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How long a training may be: so many CPU-seconds, or, where these are 0, so many optimiser steps."""
+
+    cpu_seconds: float = 0.0
+    steps: int = 0
+
+    def is_spent(self, cpu_seconds: float, steps: int) -> bool:
+        return cpu_seconds >= self.cpu_seconds if self.cpu_seconds else steps >= self.steps
 
 
 class Method(ABC):
     """A way to learn: ``train`` once, then ``reset`` and ``act`` in several episodes at once.
 
     Attributes:
-        steps: optimiser steps that fitted into the budget.
+        steps: optimiser steps taken.
         cpu_seconds: what training them took, wherever it ran.
     """
 
@@ -44,8 +56,8 @@ class Method(ABC):
     cpu_seconds = 0.0
 
     @abstractmethod
-    def train(self, dataset: Dataset, limits: Limits, cpu_seconds: float, seed: int) -> None:
-        """Learn from demonstrations until the budget of this process's CPU time is spent."""
+    def train(self, dataset: Dataset, limits: Limits, budget: Budget, seed: int) -> None:
+        """Learn from demonstrations until the budget, of this process's CPU time or of steps, is spent."""
 
     def reset(self, episodes: int) -> None:  # noqa: B027 - some have nothing to forget
         """So many episodes begin."""
@@ -71,17 +83,21 @@ class Lam(Method):
         policy_config = dataclasses.replace(settings.policy, **policy)
         self._settings = dataclasses.replace(settings, policy=policy_config, **changes)  # type: ignore[arg-type]
 
-    def train(self, dataset: Dataset, limits: Limits, cpu_seconds: float, seed: int) -> None:
+    def train(self, dataset: Dataset, limits: Limits, budget: Budget, seed: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             settings = dataclasses.replace(self._settings, seed=seed, precision="bf16")
-            settings = fitted_to_budget(settings, dataset, 0.98 * cpu_seconds, Path(folder))
+            allowed = budget.cpu_seconds
+            if allowed:
+                settings = fitted_to_budget(settings, dataset, 0.98 * allowed, Path(folder))
+            else:
+                settings = scaled(settings, budget.steps / sum(getattr(settings, stage) for stage in STAGES))
             while True:
                 began = time.process_time()
                 result = train(dataset, settings, Path(folder) / "policy.safetensors")
                 self.cpu_seconds = time.process_time() - began
-                if self.cpu_seconds <= 1.03 * cpu_seconds:
+                if not allowed or self.cpu_seconds <= 1.03 * allowed:
                     break
-                settings = scaled(settings, 0.98 * cpu_seconds / self.cpu_seconds)
+                settings = scaled(settings, 0.98 * allowed / self.cpu_seconds)
             self.steps = sum(getattr(settings, stage) for stage in STAGES)
             self._runtime, _ = load_runtime(result.checkpoint)
         self._limits = limits
@@ -169,15 +185,16 @@ class Learner(Method):
 
     batch, rate = 16, 1e-4
 
-    def train(self, dataset: Dataset, limits: Limits, cpu_seconds: float, seed: int) -> None:
+    def train(self, dataset: Dataset, limits: Limits, budget: Budget, seed: int) -> None:
         torch.manual_seed(seed)
         rng = np.random.default_rng(seed)
         self._limits = limits
         self.prepare(dataset)
+        self.module.to(DEVICE)
         optimiser = self.optimiser()
         self.module.train()
         began = time.process_time()
-        while (spent := time.process_time() - began) < cpu_seconds:
+        while not budget.is_spent(spent := time.process_time() - began, self.steps):
             loss = self.loss(rng)
             optimiser.zero_grad()
             loss.backward()
@@ -239,7 +256,7 @@ class BcRnnGmm(Learner):
         self.module = _RecurrentMixture(len(dataset.contract.cameras), states.shape[1], self._crop)
 
     def _normalised(self, state: np.ndarray) -> Tensor:
-        return torch.from_numpy(((state - self._mean) / self._std).astype(np.float32))
+        return torch.from_numpy(((state - self._mean) / self._std).astype(np.float32)).to(DEVICE)
 
     def loss(self, rng: np.random.Generator) -> Tensor:
         images, states, actions = [], [], []
@@ -253,12 +270,11 @@ class BcRnnGmm(Learner):
             images.append(shown.images[ticks, :, top : top + height, left : left + width])
             states.append(shown.state[ticks])
             actions.append(shown.action[ticks])
-        pixels = torch.from_numpy(np.stack(images)).permute(0, 1, 2, 5, 3, 4)
-        with torch.autocast("cpu", torch.bfloat16):
+        pixels = torch.from_numpy(np.stack(images)).to(DEVICE).permute(0, 1, 2, 5, 3, 4)
+        with torch.autocast(DEVICE, torch.bfloat16):
             logits, means, spreads, *_ = self.module(pixels.bfloat16(), self._normalised(np.stack(states)), None)
-        wanted = torch.from_numpy(
-            (2 * (np.stack(actions) - self._low) / (self._high - self._low) - 1).astype(np.float32)
-        )
+        scaled_actions = 2 * (np.stack(actions) - self._low) / (self._high - self._low) - 1
+        wanted = torch.from_numpy(scaled_actions.astype(np.float32)).to(DEVICE)
         logits, means, spreads = logits.float(), means.float(), spreads.float()
         z = (wanted[..., None, :] - means) / spreads
         each = (-0.5 * z.square() - spreads.log()).sum(-1)
@@ -275,11 +291,11 @@ class BcRnnGmm(Learner):
         self._ticks += 1
         width, height = self._crop
         top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
-        pixels = torch.from_numpy(images[:, :, top : top + height, left : left + width].copy())
+        pixels = torch.from_numpy(images[:, :, top : top + height, left : left + width].copy()).to(DEVICE)
         pixels = pixels.permute(0, 1, 4, 2, 3).float()[:, None]
         logits, means, _, *hidden = self.module(pixels, self._normalised(state)[:, None], self._hidden)
         self._hidden = (hidden[0], hidden[1])
-        best = means[torch.arange(len(means)), 0, logits[:, 0].argmax(-1)].numpy()
+        best = means[torch.arange(len(means)), 0, logits[:, 0].argmax(-1)].cpu().numpy()
         return np.clip((best + 1) / 2 * (self._high - self._low) + self._low, *self._limits).astype(np.float32)
 
 
@@ -292,13 +308,13 @@ class ChunkedMlp(Learner):
         return torch.optim.AdamW(self.module.parameters(), self.rate, weight_decay=1e-4)
 
     def prepare(self, dataset: Dataset) -> None:
-        self._images = torch.from_numpy(np.concatenate([d.images for d in dataset.demonstrations]))
+        self._images = torch.from_numpy(np.concatenate([d.images for d in dataset.demonstrations])).to(DEVICE)
         self._state = np.concatenate([d.state for d in dataset.demonstrations])
         targets = np.concatenate([chunk_targets(d.action, self.chunk) for d in dataset.demonstrations])
         offsets = targets - self._state[:, None]
         self._mean, self._std = self._state.mean(0), np.maximum(self._state.std(0), 1e-3)
         self._scale = np.maximum(offsets.std(0), 1e-4)
-        self._wanted = torch.from_numpy((offsets / self._scale).astype(np.float32))
+        self._wanted = torch.from_numpy((offsets / self._scale).astype(np.float32)).to(DEVICE)
         height, width = self._images.shape[2:4]
         perception = Perception(PolicyConfig(image_size=(width, height)), dataset.contract.cameras)
         joints = self._state.shape[1]
@@ -315,14 +331,14 @@ class ChunkedMlp(Learner):
         self._joints = joints
 
     def _said(self, images: Tensor, state: np.ndarray) -> Tensor:
-        normalised = torch.from_numpy(((state - self._mean) / self._std).astype(np.float32))
+        normalised = torch.from_numpy(((state - self._mean) / self._std).astype(np.float32)).to(DEVICE)
         features = self.module["perception"](images).flatten(1)
         said: Tensor = self.module["head"](torch.cat([features, normalised], 1))
         return said.unflatten(-1, (self.chunk, self._joints)).float()
 
     def loss(self, rng: np.random.Generator) -> Tensor:
         index = rng.integers(0, len(self._state), self.batch)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(DEVICE, torch.bfloat16):
             said = self._said(self._images[index], self._state[index])
         return functional.l1_loss(said.float(), self._wanted[index])
 
@@ -331,7 +347,7 @@ class ChunkedMlp(Learner):
 
     @torch.inference_mode()
     def act(self, images: np.ndarray, state: np.ndarray) -> np.ndarray:
-        chunks = self._said(torch.from_numpy(images), state).numpy() * self._scale + state[:, None]
+        chunks = self._said(torch.from_numpy(images).to(DEVICE), state).cpu().numpy() * self._scale + state[:, None]
         return np.stack([decoder.decode(chunk) for decoder, chunk in zip(self._decoders, chunks, strict=True)])
 
 
@@ -340,7 +356,7 @@ class NearestNeighbour(Method):
 
     side = 16
 
-    def train(self, dataset: Dataset, limits: Limits, cpu_seconds: float, seed: int) -> None:
+    def train(self, dataset: Dataset, limits: Limits, budget: Budget, seed: int) -> None:
         self._limits = limits
         states = np.concatenate([d.state for d in dataset.demonstrations])
         self._mean, self._std = states.mean(0), np.maximum(states.std(0), 1e-3)
