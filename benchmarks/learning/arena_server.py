@@ -53,6 +53,14 @@ class Camera:
         return np.stack(pictures)
 
 
+def drawn_by_collision_shapes(groups: list[int]) -> Any:
+    """An option for ``Camera``: which groups of shapes are drawn, meshes by their convex hulls."""
+    option = mujoco.MjvOption()
+    option.geomgroup[:] = groups
+    option.flags[mujoco.mjtVisFlag.mjVIS_CONVEXHULL] = 1
+    return option
+
+
 class Timed:
     """What all families share: an episode ends with success, or when its time is over."""
 
@@ -129,7 +137,10 @@ class MetaWorld(Timed):
 
 
 class OcBench(Timed):
-    """A task of OCBench with its own scripted oracle: the joints of a UR5e and its gripper, at 10 Hz."""
+    """A task of OCBench with its own scripted oracle: the joints of a UR5e and its gripper, at 10 Hz.
+
+    The arm is drawn by the shapes it collides with: 18 instead of 46 ms a pair of pictures.
+    """
 
     cameras = ("front_pixels", "ur5e/wrist")
     time_limit_s = 25.0
@@ -142,7 +153,7 @@ class OcBench(Timed):
         self._inner = self._env.unwrapped
         self._env.reset(seed=0)
         self._oracle = BlockController(self._env, p_mistake=0.0)
-        self._look = Camera(self._inner._model, self.cameras)
+        self._look = Camera(self._inner._model, self.cameras, drawn_by_collision_shapes([1, 1, 0, 1, 0, 0]))
         self.rate_hz = 1.0 / self._inner._control_timestep
 
     def describe(self) -> dict[str, Any]:
@@ -199,9 +210,7 @@ class So101(Timed):
         )
         self._ticks_of_physics = self._env._n_substeps
         self._controller = PickPlaceController(DEFAULT_ACTION_SCALE)
-        option = mujoco.MjvOption()
-        option.geomgroup[:] = [1, 0, 0, 1, 0, 0]
-        option.flags[mujoco.mjtVisFlag.mjVIS_CONVEXHULL] = 1
+        option = drawn_by_collision_shapes([1, 0, 0, 1, 0, 0])
         self._look = Camera(self._env.model, tuple(_camera_at(azimuth) for azimuth in (180.0, 120.0)), option)
 
     def describe(self) -> dict[str, Any]:

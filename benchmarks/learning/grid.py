@@ -27,6 +27,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 SIDE_BY_SIDE = 10  # episodes that one process performs at once
+FILMS, OTHER_SEEDS = 100, 500  # recordings without labels for pre-training, and where their seeds begin
 METHODS = ("lam", "bc_rnn_gmm", "act", "diffusion", "chunked_mlp", "nearest")
 
 
@@ -81,6 +82,8 @@ def run_cell(cell: Cell, out: Path) -> None:
     arena = arenas[0]
     dataset = demonstrations(cell.task, arena, cell.demonstrations, cell.seed, out / "demonstrations")
     method = make_method(cell.method)
+    if method.wants_films:
+        method.films = demonstrations(cell.task, arena, FILMS, cell.seed + OTHER_SEEDS, out / "demonstrations")
     began = time.perf_counter()
     method.train(dataset, arena.limits, Budget(cell.seconds, cell.step_budget), cell.seed)
     trained = time.perf_counter() - began

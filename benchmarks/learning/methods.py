@@ -22,6 +22,7 @@ from torch.nn import functional
 from lam_ros.cli.steps import training_settings
 from lam_ros.demonstrations.dataset import Dataset, chunk_targets
 from lam_ros.learning.configuration import TrainConfig
+from lam_ros.learning.pretraining import pretrain
 from lam_ros.learning.training import train
 from lam_ros.policy.checkpoint import load_runtime
 from lam_ros.policy.configuration import PolicyConfig
@@ -49,11 +50,14 @@ class Method(ABC):
 
     Attributes:
         steps: optimiser steps taken.
+        wants_films: whether it learns from ``films``, recordings whose actions it does not look at, beforehand.
         cpu_seconds: what training them took, wherever it ran.
     """
 
     steps = 0
     cpu_seconds = 0.0
+    wants_films = False
+    films: Dataset
 
     @abstractmethod
     def train(self, dataset: Dataset, limits: Limits, budget: Budget, seed: int) -> None:
@@ -72,11 +76,13 @@ class Lam(Method):
 
     How long a step takes is measured first, for a few seconds that do not count; a training that took more than its
     budget all the same is thrown away, and done anew with fewer steps. After ``forget_after`` ticks its memory starts
-    anew; 0 for never.
+    anew; 0 for never. Steps of pre-training on films count neither as steps nor as time: they need no demonstrations,
+    and are done once.
     """
 
-    def __init__(self, forget_after: int = 0, **changes: object) -> None:
+    def __init__(self, forget_after: int = 0, pretraining_steps: int = 0, **changes: object) -> None:
         self._forget_after = forget_after
+        self._pretraining_steps, self.wants_films = pretraining_steps, pretraining_steps > 0
         policy = changes.pop("policy", {})
         settings = training_settings(None)
         assert isinstance(policy, dict)
@@ -86,6 +92,10 @@ class Lam(Method):
     def train(self, dataset: Dataset, limits: Limits, budget: Budget, seed: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             settings = dataclasses.replace(self._settings, seed=seed, precision="bf16")
+            pretrained = None
+            if self.wants_films:
+                pretrained = Path(folder) / "perception.safetensors"
+                pretrain(self.films, settings, self._pretraining_steps, pretrained)
             allowed = budget.cpu_seconds
             if allowed:
                 settings = fitted_to_budget(settings, dataset, 0.98 * allowed, Path(folder))
@@ -93,7 +103,7 @@ class Lam(Method):
                 settings = scaled(settings, budget.steps / sum(getattr(settings, stage) for stage in STAGES))
             while True:
                 began = time.process_time()
-                result = train(dataset, settings, Path(folder) / "policy.safetensors")
+                result = train(dataset, settings, Path(folder) / "policy.safetensors", pretrained=pretrained)
                 self.cpu_seconds = time.process_time() - began
                 if not allowed or self.cpu_seconds <= 1.03 * allowed:
                     break
@@ -143,6 +153,7 @@ ABLATIONS: dict[str, dict[str, object]] = {
     "lam:reflex_learned_again": {"keep_reflex": False},
     "lam:one_view": {"views": 1},
     "lam:then_together": {"together_steps": 300},
+    "lam:pretrained": {"pretraining_steps": 500},
 }
 
 

@@ -92,8 +92,8 @@ class PretrainingStage(lightning.LightningModule):
         parts = torch.cat([pair.anchor, pair.near, pair.later])
         noise = torch.Generator().manual_seed(self._config.seed * 1_000_003 + batch_index)
         draws = torch.randint(2**31, (len(parts),), generator=noise)
-        images, moved = self._config.augmentation(self._images[0][parts][:, None], draws)
-        features = self.perception(images[:, 0].to(self.device), moved.to(self.device))
+        images, displacement = self._config.augmentation(self._images[0][parts][:, None], draws)
+        features = self.perception(images[:, 0].to(self.device), displacement.to(self.device))
         anchor, near, later = features.flatten(1).chunk(3)
         contrastive = contrastive_loss(self.project(anchor).float(), self.project(near).float())
         moved = (self._state[0][pair.later] - self._state[0][pair.anchor]) / self._spread
