@@ -144,6 +144,7 @@ class OcBench(Timed):
 
     cameras = ("front_pixels", "ur5e/wrist")
     time_limit_s = 25.0
+    noise_rad = 0.03  # of a demonstration's arm joints, which the next ticks correct
 
     def __init__(self, task: str) -> None:
         import ocbench
@@ -184,8 +185,8 @@ class OcBench(Timed):
             np.random.seed(int(rng.integers(2**31)))
             self._oracle.reset(self._inner.compute_observation(), self._info)
         action = self._oracle.select_action(self._inner.compute_observation(), self._info)
-        target = self._state() + self._inner.unnormalize_action(action)
-        return target.astype(np.float32), target.astype(np.float32)
+        target = (self._state() + self._inner.unnormalize_action(action)).astype(np.float32)
+        return target, disturbed(target, self.noise_rad, rng)
 
 
 class So101(Timed):
@@ -249,8 +250,12 @@ class So101(Timed):
         env.apply_action(action)
         env._n_substeps = self._ticks_of_physics
         target = env.data.ctrl.astype(np.float32)
-        disturbed = target + self.noise_rad * np.append(rng.standard_normal(len(target) - 1), 0.0)
-        return target, disturbed.astype(np.float32)
+        return target, disturbed(target, self.noise_rad, rng)
+
+
+def disturbed(target: np.ndarray, noise_rad: float, rng: np.random.Generator) -> np.ndarray:
+    """What a demonstration does instead of joint targets (J,) whose last is the gripper's, which stays as it is."""
+    return (target + noise_rad * np.append(rng.standard_normal(len(target) - 1), 0.0)).astype(np.float32)
 
 
 def _camera_at(azimuth: float) -> Any:
