@@ -11,42 +11,32 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from arenas import Embedded, demonstrations
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from lam_ros.cli.steps import DISTURBANCE, training_settings
-from lam_ros.config import load_robot, urdf_path
-from lam_ros.control.kinematics import Kinematics
-from lam_ros.demonstrations.dataset import chunk_targets
+from lam_ros.cli.steps import training_settings
+from lam_ros.demonstrations.dataset import Demonstration, chunk_targets
 from lam_ros.learning.evaluation import wilson_interval
-from lam_ros.learning.seeds import UNSEEN_SEED
 from lam_ros.policy.action import ActionModule
 from lam_ros.policy.decoding import ActionDecoder
 from lam_ros.policy.normaliser import Normaliser
-from lam_ros.simulation.experts import make_expert
-from lam_ros.simulation.simulation import Simulation
 
-ROBOT = "desk_arm"
 SCALE = 20.0  # of places in m, so that a table spans about as much as a normalised state
-Ticks = tuple[np.ndarray, np.ndarray, np.ndarray]  # places (T, P), states (T, J), actions (T, J)
 
 
-class Told:
-    """A task without its cameras: the expert's demonstrations, and episodes of a policy that is told the places."""
+class Told(Embedded):
+    """A task of the embedded simulator that gives places (P,) where the others give pictures."""
 
-    def __init__(self, task: str) -> None:
-        self.robot = load_robot(ROBOT)
-        self._simulation = Simulation.of(ROBOT, task)
-        kinematics = Kinematics(urdf_path(self.robot, ROBOT), self.robot.joint_names)
-        self._expert = make_expert(task, self.robot, kinematics)
-
-    def _places(self) -> np.ndarray:
+    def _seen(self) -> np.ndarray:
         """Of each object x, y and the cosine and sine of four times its yaw: a quarter turn of a cube is none."""
         rows = [
             [*SCALE * pose.position[:2], np.cos(4 * pose.yaw), np.sin(4 * pose.yaw)]
@@ -54,45 +44,25 @@ class Told:
         ]
         return np.array(rows, dtype=np.float32).ravel()
 
-    def demonstrations(self, count: int, first_seed: int) -> list[Ticks]:
-        """The first ``count`` that succeed."""
-        found: list[Ticks] = []
-        seed, simulation = first_seed, self._simulation
-        while len(found) < count:
-            simulation.reset(seed, DISTURBANCE)
-            self._expert.begin(seed)
-            rows = []
-            while not simulation.is_over:
-                state = simulation.state
-                action = self._expert.act(state, simulation.objects)
-                rows.append((self._places(), state, action))
-                simulation.step(action)
-            if simulation.has_succeeded:
-                places, states, actions = zip(*rows, strict=True)
-                found.append((np.stack(places), np.stack(states), np.stack(actions)))
-            seed += 1
-        return found
-
     def perform(self, policy: Policy, seed: int) -> bool:
-        simulation = self._simulation
-        simulation.reset(seed)
-        decoder = ActionDecoder(*self.robot.position_limits, policy.config.ensemble_decay, policy.config.smoothing)
-        while not simulation.is_over:
-            simulation.step(decoder.decode(policy.chunk(self._places(), simulation.state)))
-        return simulation.has_succeeded
+        """Whether an episode succeeds."""
+        self.begin(seed)
+        decoder = ActionDecoder(*self.limits, policy.config.ensemble_decay, policy.config.smoothing)
+        while not self.is_over:
+            self.step(decoder.decode(policy.chunk(*self.look())))
+        return self.result().success
 
 
 class Policy:
     """What stage one trains, the CNN left out."""
 
-    def __init__(self, demonstrations: list[Ticks], steps: int, seed: int) -> None:
+    def __init__(self, shown: Sequence[Demonstration], steps: int, seed: int) -> None:
         settings = training_settings(None)
         self.config = settings.policy
         torch.manual_seed(seed)
-        places, states, targets = (
-            torch.from_numpy(np.concatenate(arrays))
-            for arrays in zip(*((p, s, chunk_targets(a, self.config.chunk)) for p, s, a in demonstrations), strict=True)
-        )
+        places = torch.from_numpy(np.concatenate([d.images for d in shown]))
+        states = torch.from_numpy(np.concatenate([d.state for d in shown]))
+        targets = torch.from_numpy(np.concatenate([chunk_targets(d.action, self.config.chunk) for d in shown]))
         self._module = ActionModule(self.config, places.shape[1], states.shape[1])
         self._normaliser = Normaliser(states.shape[1], self.config.chunk)
         self._normaliser.fit(states, targets)
@@ -144,18 +114,18 @@ def main() -> None:
     torch.set_num_threads(1)
     told = Told(arguments.task)
     rows: list[Row] = []
-    with Progress() as bars:
+    with Progress() as bars, tempfile.TemporaryDirectory() as cache:
         bar = bars.add_task("episodes", total=len(arguments.demonstrations) * len(arguments.seeds) * arguments.episodes)
         for count in arguments.demonstrations:
             for seed in arguments.seeds:
-                shown = told.demonstrations(count, 10_000 * seed)
+                shown = demonstrations(arguments.task, told, count, seed, Path(cache)).demonstrations
                 policy = Policy(shown, arguments.steps, seed)
                 won = 0
                 for episode in range(arguments.episodes):
-                    won += told.perform(policy, UNSEEN_SEED + episode)
+                    won += told.perform(policy, episode)
                     bars.advance(bar)
                 interval = wilson_interval(won, arguments.episodes)
-                ticks = sum(len(states) for _, states, _ in shown)
+                ticks = sum(map(len, shown))
                 rows.append(Row(arguments.task, count, seed, ticks, won, arguments.episodes, interval))
     table = Table("task", "demonstrations", "seed", "ticks", "succeeded", "95 %")
     for row in rows:
