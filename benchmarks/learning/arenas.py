@@ -141,22 +141,26 @@ def demonstrations(name: str, arena: Arena, count: int, seed: int, cache: Path) 
     """``count`` successful demonstrations, kept in ``cache`` so that all policies learn from the same."""
     found: list[Demonstration] = []
     number = 0
-    fields = [field.name for field in dataclasses.fields(Demonstration)]
     while len(found) < count:
-        episode_seed = 10_000 * seed + number
-        file = cache / name / f"{episode_seed}.npz"
+        shown = demonstration(name, arena, 10_000 * seed + number, cache)
         number += 1
-        if file.is_file():
-            with np.load(file, allow_pickle=False) as kept:
-                shown = Demonstration(**{field: kept[field] for field in fields}) if "state" in kept else None
-        else:
-            shown = arena.demonstrate(episode_seed)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            arrays = {field: getattr(shown, field) for field in fields} if shown else {"failed": np.ones(1)}
-            partial = file.with_suffix(f".{os.getpid()}.partial.npz")  # two cells may make the same one
-            np.savez_compressed(partial, **arrays)
-            partial.replace(file)
         if shown is not None:
             found.append(shown)
     digest = digest_of([name, str(count), str(seed)])
     return Dataset(arena.contract, name, "", found, digest)
+
+
+def demonstration(name: str, arena: Arena, seed: int, cache: Path) -> Demonstration | None:
+    """One demonstration, from ``cache`` if it is there; None where the expert fails."""
+    file = cache / name / f"{seed}.npz"
+    fields = [field.name for field in dataclasses.fields(Demonstration)]
+    if file.is_file():
+        with np.load(file, allow_pickle=False) as kept:
+            return Demonstration(**{field: kept[field] for field in fields}) if "state" in kept else None
+    shown = arena.demonstrate(seed)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {field: getattr(shown, field) for field in fields} if shown else {"failed": np.ones(1)}
+    partial = file.with_suffix(f".{os.getpid()}.partial.npz")  # two cells may make the same one
+    np.savez_compressed(partial, **arrays)
+    partial.replace(file)
+    return shown

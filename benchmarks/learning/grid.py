@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-SIDE_BY_SIDE = 10  # episodes that one process performs at once
 FILMS, OTHER_SEEDS = 100, 500  # recordings without labels for pre-training, and where their seeds begin
 METHODS = ("lam", "bc_rnn_gmm", "act", "diffusion", "chunked_mlp", "nearest")
 
@@ -69,8 +68,8 @@ def make_method(name: str) -> Any:
     return made[name]()
 
 
-def run_cell(cell: Cell, out: Path) -> None:
-    """Train and perform, in this process; writes the cell's JSON."""
+def run_cell(cell: Cell, out: Path, side_by_side: int) -> None:
+    """Train, and perform so many episodes at once, in this process; writes the cell's JSON."""
     import torch
 
     torch.set_num_threads(1)
@@ -78,7 +77,7 @@ def run_cell(cell: Cell, out: Path) -> None:
     from arenas import ARENAS, demonstrations, perform
     from methods import Budget
 
-    arenas = [ARENAS[cell.task]() for _ in range(SIDE_BY_SIDE)]
+    arenas = [ARENAS[cell.task]() for _ in range(side_by_side)]
     arena = arenas[0]
     dataset = demonstrations(cell.task, arena, cell.demonstrations, cell.seed, out / "demonstrations")
     method = make_method(cell.method)
@@ -89,7 +88,7 @@ def run_cell(cell: Cell, out: Path) -> None:
     trained = time.perf_counter() - began
     began = time.perf_counter()
     # The same tables for every method: the episodes' seeds do not depend on the cell's.
-    waves = [range(cell.episodes)[i : i + SIDE_BY_SIDE] for i in range(0, cell.episodes, SIDE_BY_SIDE)]
+    waves = [range(cell.episodes)[i : i + side_by_side] for i in range(0, cell.episodes, side_by_side)]
     results = [result for wave in waves for result in perform(arenas[: len(wave)], wave, method)]
     figures = {
         **asdict(cell),
@@ -107,15 +106,16 @@ def run_cell(cell: Cell, out: Path) -> None:
     partial.replace(out / f"{cell.name}.json")
 
 
-def spawn(cell: Cell, out: str) -> str:
+def spawn(cell: Cell, out: str, side_by_side: int) -> str:
     """Run a cell in a process of its own; its name, and what went wrong."""
     command = [sys.executable, __file__, "--cell", json.dumps(asdict(cell)), "--out", out]
+    command += ["--side-by-side", str(side_by_side)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl")}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     return cell.name + ("" if ended.returncode == 0 else f" failed: {ended.stderr[-1500:]}")
 
 
-def run_grid(cells: list[Cell], out: Path, jobs: int, ray_address: str) -> None:
+def run_grid(cells: list[Cell], out: Path, jobs: int, side_by_side: int, ray_address: str) -> None:
     from rich.progress import track
 
     missing = [cell for cell in cells if not (out / f"{cell.name}.json").is_file()]
@@ -124,13 +124,15 @@ def run_grid(cells: list[Cell], out: Path, jobs: int, ray_address: str) -> None:
 
         ray.init(address=None if ray_address == "local" else ray_address, log_to_driver=False)
         remote = ray.remote(num_cpus=1)(spawn)
-        waiting = [remote.remote(cell, str(out)) for cell in missing]
+        waiting = [remote.remote(cell, str(out), side_by_side) for cell in missing]
         for _ in track(missing, "cells"):
             done, waiting = ray.wait(waiting)
             print(ray.get(done[0]), flush=True)
         return
     with ThreadPoolExecutor(jobs) as pool:
-        for said in track(pool.map(lambda cell: spawn(cell, str(out)), missing), "cells", total=len(missing)):
+        for said in track(
+            pool.map(lambda cell: spawn(cell, str(out), side_by_side), missing), "cells", total=len(missing)
+        ):
             print(said, flush=True)
 
 
@@ -225,6 +227,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=240.0, help="CPU-seconds of each training")
     parser.add_argument("--steps", type=int, default=0, help="optimiser steps of each training, instead of seconds")
     parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--side-by-side", type=int, default=10, help="episodes that a policy performs at once")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--ray", default="", help="address of a Ray cluster, or `local`")
     parser.add_argument("--out", type=Path, default=HERE / "results")
@@ -233,7 +236,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.cell:
-        run_cell(Cell(**json.loads(arguments.cell)), arguments.out)
+        run_cell(Cell(**json.loads(arguments.cell)), arguments.out, arguments.side_by_side)
         return
     if not arguments.report:
         if arguments.ablations:
@@ -244,7 +247,7 @@ def main() -> None:
         grid = itertools.product(arguments.seeds, arguments.demonstrations, arguments.tasks, arguments.methods)
         seconds = 0.0 if arguments.steps else arguments.seconds
         cells = [Cell(t, m, n, s, seconds, arguments.episodes, arguments.steps) for s, n, t, m in grid]
-        run_grid(cells, arguments.out, arguments.jobs, arguments.ray)
+        run_grid(cells, arguments.out, arguments.jobs, arguments.side_by_side, arguments.ray)
     report(arguments.out)
 
 

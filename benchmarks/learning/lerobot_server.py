@@ -60,9 +60,9 @@ def make_policy(kind: str, cameras: list[str], size: tuple[int, int], joints: in
         # Temporal ensembling, as ACT's authors evaluate it.
         small = {**SMALL_ACT, "chunk_size": chunk, "n_action_steps": 1, "temporal_ensemble_coeff": 0.01}
         small |= {"optimizer_lr": 1e-4, "optimizer_lr_backbone": 1e-4}  # 1e-5 learns nothing in a few hundred steps
-        return ACTPolicy(ACTConfig(**shared, **({} if is_full else small)))
+        return ACTPolicy(ACTConfig(**shared, **({} if is_full else small))).to(shared["device"])
     crop = {"crop_shape": tuple(round(side * 0.875) for side in size)}
-    return DiffusionPolicy(DiffusionConfig(**shared, **crop, **({} if is_full else SMALL_DIFFUSION)))
+    return DiffusionPolicy(DiffusionConfig(**shared, **crop, **({} if is_full else SMALL_DIFFUSION))).to(shared["device"])
 
 
 class Data:
