@@ -16,6 +16,7 @@ import argparse
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -45,7 +46,9 @@ class Cell:
     @property
     def name(self) -> str:
         budget = f"{self.step_budget}steps" if self.step_budget else f"{self.seconds:g}s"
-        return f"{self.task}.{self.method}.{self.demonstrations}.{self.seed}.{budget}.{self.episodes}e"
+        return (
+            f"{self.task}.{self.method.replace(':', '_')}.{self.demonstrations}.{self.seed}.{budget}.{self.episodes}e"
+        )
 
 
 def make_method(name: str) -> Any:
@@ -68,6 +71,14 @@ def make_method(name: str) -> Any:
     return made[name]()
 
 
+def folder_of_machine(out: Path) -> Path:
+    """Where this machine's cells go: CPU-seconds of different kinds of machine do not compare."""
+    sys.path.insert(0, str(HERE))
+    from precision import machine
+
+    return out / re.sub(r"[^a-z0-9]+", "-", machine().lower())
+
+
 def run_cell(cell: Cell, out: Path, side_by_side: int) -> None:
     """Train, and perform so many episodes at once, in this process; writes the cell's JSON."""
     import torch
@@ -76,6 +87,7 @@ def run_cell(cell: Cell, out: Path, side_by_side: int) -> None:
     sys.path.insert(0, str(HERE))
     from arenas import ARENAS, demonstrations, perform
     from methods import Budget
+    from precision import machine
 
     arenas = [ARENAS[cell.task]() for _ in range(side_by_side)]
     arena = arenas[0]
@@ -93,6 +105,7 @@ def run_cell(cell: Cell, out: Path, side_by_side: int) -> None:
     figures = {
         **asdict(cell),
         "successes": sum(result.success for result in results),
+        "machine": machine(),
         "steps": method.steps,
         "train_cpu_seconds": method.cpu_seconds,
         "train_seconds": trained,
@@ -101,9 +114,11 @@ def run_cell(cell: Cell, out: Path, side_by_side: int) -> None:
         "seconds_to_success": [result.seconds for result in results if result.success],
         "jerk": sorted(result.jerk for result in results)[len(results) // 2],
     }
-    partial = out / f"{cell.name}.partial"
+    folder = folder_of_machine(out)
+    folder.mkdir(exist_ok=True)
+    partial = folder / f"{cell.name}.partial"
     partial.write_text(json.dumps(figures, indent=1))
-    partial.replace(out / f"{cell.name}.json")
+    partial.replace(folder / f"{cell.name}.json")
 
 
 def spawn(cell: Cell, out: str, side_by_side: int) -> str:
@@ -118,7 +133,8 @@ def spawn(cell: Cell, out: str, side_by_side: int) -> str:
 def run_grid(cells: list[Cell], out: Path, jobs: int, side_by_side: int, ray_address: str) -> None:
     from rich.progress import track
 
-    missing = [cell for cell in cells if not (out / f"{cell.name}.json").is_file()]
+    folder = folder_of_machine(out)
+    missing = [cell for cell in cells if not (folder / f"{cell.name}.json").is_file()]
     if ray_address:
         import ray
 
@@ -148,7 +164,7 @@ def report(out: Path) -> None:
 
     from lam_ros.learning.evaluation import EpisodeResult, Evaluation, paired_difference, wilson_interval
 
-    cells = [json.loads(path.read_text()) for path in sorted(out.glob("*.json")) if path.name != "summary.json"]
+    cells = [json.loads(path.read_text()) for path in sorted(out.glob("*/*.json"))]
 
     def pooled(rows: list[dict[str, Any]]) -> Evaluation:
         outcomes = [(1000 * row["seed"] + i, won == "1") for row in rows for i, won in enumerate(row["outcomes"])]
@@ -156,15 +172,15 @@ def report(out: Path) -> None:
 
     summary = []
     table = Table(
-        *("task", "demonstrations", "budget", "method", "succeeded", "95 %", "lam less this, 95 %"),
+        *("task", "demonstrations", "machine", "budget", "method", "succeeded", "95 %", "lam less this, 95 %"),
         *("steps", "CPU s", "jerk"),
     )
 
     def key(cell: dict[str, Any]) -> tuple[Any, ...]:
-        return cell["task"], cell["demonstrations"], cell["seconds"], cell.get("step_budget", 0)
+        return cell["task"], cell["demonstrations"], cell["seconds"], cell["step_budget"], cell["machine"]
 
-    for task, count, seconds, steps in sorted({key(cell) for cell in cells}):
-        group = [cell for cell in cells if key(cell) == (task, count, seconds, steps)]
+    for task, count, seconds, steps, where in sorted({key(cell) for cell in cells}):
+        group = [cell for cell in cells if key(cell) == (task, count, seconds, steps, where)]
         budget = f"{steps} steps" if steps else f"{seconds:g} s"
         ours = [c for c in group if c["method"] == "lam"]
         for method in sorted({c["method"] for c in group}, key=_place):
@@ -175,6 +191,7 @@ def report(out: Path) -> None:
                 "task": task,
                 "demonstrations": count,
                 "budget": budget,
+                "machine": where,
                 "method": method,
                 "seeds": sorted(c["seed"] for c in rows),
                 "successes": evaluation.successes,
@@ -191,18 +208,22 @@ def report(out: Path) -> None:
                 said = f"{difference.rate:+.2f} ({difference.interval[0]:+.2f} to {difference.interval[1]:+.2f})"
             summary.append(row)
             table.add_row(
-                *(task, str(count), budget, method, f"{evaluation.successes} of {evaluation.episodes}"),
+                *(task, str(count), where, budget, method, f"{evaluation.successes} of {evaluation.episodes}"),
                 *(f"{low:.2f} to {high:.2f}", said, f"{max(row['steps'])}", f"{max(row['train_cpu_seconds'])}"),
                 f"{row['median_jerk']:.0f}",
             )
-    Console(width=140).print(table)
+    Console(width=190).print(table)
     print(json.dumps(summary))
     (out / "summary.json").write_text(json.dumps(summary, indent=1))
-    panels = sorted({(row["task"], row["budget"]) for row in summary})
+    rows_of: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in summary:
+        if row["method"] in METHODS:
+            rows_of.setdefault((row["task"], row["budget"], row["machine"]), []).append(row)
+    panels = sorted(panel for panel, rows in rows_of.items() if len(rows) > 1)
     figure, axes = plt.subplots(1, max(1, len(panels)), figsize=(5 * max(1, len(panels)), 3.6), squeeze=False)
     for axis, panel in zip(axes[0], panels, strict=False):
         for method in METHODS:
-            rows = [row for row in summary if (row["task"], row["budget"]) == panel and row["method"] == method]
+            rows = [row for row in rows_of[panel] if row["method"] == method]
             if rows:
                 rates = [row["successes"] / row["episodes"] for row in rows]
                 spread = [
@@ -211,7 +232,7 @@ def report(out: Path) -> None:
                 ]
                 counts = [row["demonstrations"] for row in rows]
                 axis.errorbar(counts, rates, yerr=spread, label=method, marker="o", capsize=3)
-        axis.set(title=", ".join(panel), xlabel="demonstrations", ylabel="success rate", ylim=(0, 1.03))
+        axis.set(title="{}, {}\n{}".format(*panel), xlabel="demonstrations", ylabel="success rate", ylim=(0, 1.03))
         axis.legend(fontsize=8)
         axis.grid(alpha=0.3)
     figure.savefig(out / "peers.png", dpi=110, bbox_inches="tight")

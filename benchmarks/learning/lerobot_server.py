@@ -33,6 +33,7 @@ from lerobot.policies.act.modeling_act import ACTPolicy
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 from lerobot.policies.factory import make_pre_post_processors
+from precision import DEVICE, faster
 
 BATCH = 8  # LeRobot's default
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -50,7 +51,7 @@ def make_policy(kind: str, cameras: list[str], size: tuple[int, int], joints: in
     shared = {
         "input_features": inputs,
         "output_features": {"action": PolicyFeature(type=FeatureType.ACTION, shape=(joints,))},
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "device": DEVICE,
         "push_to_hub": False,
         "pretrained_backbone_weights": None,
     }
@@ -60,9 +61,9 @@ def make_policy(kind: str, cameras: list[str], size: tuple[int, int], joints: in
         # Temporal ensembling, as ACT's authors evaluate it.
         small = {**SMALL_ACT, "chunk_size": chunk, "n_action_steps": 1, "temporal_ensemble_coeff": 0.01}
         small |= {"optimizer_lr": 1e-4, "optimizer_lr_backbone": 1e-4}  # 1e-5 learns nothing in a few hundred steps
-        return ACTPolicy(ACTConfig(**shared, **({} if is_full else small))).to(shared["device"])
+        return ACTPolicy(ACTConfig(**shared, **({} if is_full else small))).to(DEVICE)
     crop = {"crop_shape": tuple(round(side * 0.875) for side in size)}
-    return DiffusionPolicy(DiffusionConfig(**shared, **crop, **({} if is_full else SMALL_DIFFUSION))).to(shared["device"])
+    return DiffusionPolicy(DiffusionConfig(**shared, **crop, **({} if is_full else SMALL_DIFFUSION))).to(DEVICE)
 
 
 class Data:
@@ -102,11 +103,6 @@ class Data:
         batch["action"] = torch.from_numpy(self._action[wanted])
         batch["action_is_pad"] = torch.from_numpy((done < starts) | (done > ends))
         return batch
-
-
-def faster() -> Any:
-    """bfloat16 where it may, as LeRobot's ``use_amp``: on a CPU, too, it gets more steps out of a budget."""
-    return torch.autocast("cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16)
 
 
 def trained(kind: str, file: str, cpu_seconds: float, allowed: int, seed: int) -> tuple[Any, Any, Any, int, float]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from precision import DEVICE, bfloat16_pays, faster
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,7 +32,6 @@ from lam_ros.policy.encoders import make_encoder
 from lam_ros.policy.perception import Perception
 
 Limits = tuple[np.ndarray, np.ndarray]
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # of the peers; this project's training chooses alike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,9 @@ class Lam(Method):
 
     def train(self, dataset: Dataset, limits: Limits, budget: Budget, seed: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            settings = dataclasses.replace(self._settings, seed=seed, precision="bf16")
+            settings = dataclasses.replace(
+                self._settings, seed=seed, precision="bf16" if bfloat16_pays() else "float32"
+            )
             pretrained = None
             if self.wants_films:
                 pretrained = Path(folder) / "perception.safetensors"
@@ -282,8 +284,8 @@ class BcRnnGmm(Learner):
             states.append(shown.state[ticks])
             actions.append(shown.action[ticks])
         pixels = torch.from_numpy(np.stack(images)).to(DEVICE).permute(0, 1, 2, 5, 3, 4)
-        with torch.autocast(DEVICE, torch.bfloat16):
-            logits, means, spreads, *_ = self.module(pixels.bfloat16(), self._normalised(np.stack(states)), None)
+        with faster():
+            logits, means, spreads, *_ = self.module(pixels.float(), self._normalised(np.stack(states)), None)
         scaled_actions = 2 * (np.stack(actions) - self._low) / (self._high - self._low) - 1
         wanted = torch.from_numpy(scaled_actions.astype(np.float32)).to(DEVICE)
         logits, means, spreads = logits.float(), means.float(), spreads.float()
@@ -349,7 +351,7 @@ class ChunkedMlp(Learner):
 
     def loss(self, rng: np.random.Generator) -> Tensor:
         index = rng.integers(0, len(self._state), self.batch)
-        with torch.autocast(DEVICE, torch.bfloat16):
+        with faster():
             said = self._said(self._images[index], self._state[index])
         return functional.l1_loss(said.float(), self._wanted[index])
 

@@ -319,7 +319,8 @@ def train(
 def _features(network: PolicyNetwork, frames: Frames, view: int, config: TrainConfig, batch: int = 256) -> Tensor:
     """Features (N, C, D) of all frames; of another view than 0, each episode is augmented as a whole."""
     network.perception.eval()
-    device = next(network.parameters()).device
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # Lightning has taken the network back to the CPU
+    network.to(device)
     rows: list[Tensor] = []
     at = 0
     for episode, ticks in enumerate(frames.lengths):
