@@ -22,8 +22,10 @@ from lam_ros.errors import BringUpError
 from lam_ros.share import share_path
 
 PR_SET_PDEATHSIG = 1
+FOLLOW_PARENT = "LAM_ROS_FOLLOW_PARENT"  # set by launch files for their nodes
 GRACE_S = 6.0  # for a node to stop by itself
 BringUp = Literal["simulate", "record", "deploy", "gate"]
+LIFECYCLE_NODES = ("perception", "action", "gate", "recorder")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,16 @@ class NodeSpec:
     def executable(self) -> str:
         """Its name for `ros2 run lam_ros …`."""
         return f"{self.name}_node"
+
+    @property
+    def is_lifecycle(self) -> bool:
+        """Whether the process is one lifecycle node."""
+        return self.name in LIFECYCLE_NODES
+
+    @property
+    def may_respawn(self) -> bool:
+        """Whether it may come back by itself after it died: nothing that commands the robot, or drives by hand."""
+        return self.is_lifecycle and self.name != "gate"
 
 
 NODES: dict[str, NodeSpec] = {
@@ -162,12 +174,17 @@ def node_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     return environment
 
 
-def _become_child() -> None:
-    """A group of its own, so that Ctrl-C reaches `lam` alone, which stops its nodes in order; and, on Linux, SIGTERM
-    when `lam` is gone, so that not even its SIGKILL leaves an orphan that drives an arm."""
-    os.setpgid(0, 0)
+def follow_parent() -> None:
+    """On Linux, SIGTERM for this process when its parent is gone: not even a SIGKILL of it leaves an orphan that drives
+    an arm."""
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _become_child() -> None:
+    """A group of its own, so that Ctrl-C reaches `lam` alone, which stops its nodes in order."""
+    os.setpgid(0, 0)
+    follow_parent()
 
 
 def _how_it_ended(code: int) -> str:

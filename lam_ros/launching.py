@@ -1,24 +1,43 @@
 """Launch descriptions from the node table; the files in launch/ differ only in what they start.
 
-Only names that launch and launch_ros have from Humble to rolling are used.
+Only names that launch and launch_ros have from Humble to rolling are used; test/test_launching.py holds the list.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from lam_ros.bringup import BringUp, Options, node_environment, plan
+from lam_ros.bringup import FOLLOW_PARENT, BringUp, NodeSpec, Options, node_environment, plan
+from lam_ros.config import load_robot, urdf_path
+from lam_ros.errors import BringUpError, LamError
 
-DESCRIPTIONS = {
-    "robot": "Robot YAML: a path, or the name of a robot that lam_ros ships",
-    "checkpoint": "Policy that `lam train` wrote (.safetensors)",
-    "task": "The simulator's task, or what is demonstrated, in words",
-    "dataset": "Folder that episodes go to",
-    "teleop": "Who demonstrates: expert, or none (run teleop_node yourself)",
-    "simulated": "Whether the embedded simulator is the robot",
-    "composed": "Perception, action and gate in one process",
+TRUE, FALSE = ("true", "1"), ("false", "0")
+FLAGS = ("simulated", "composed", "respawn", "autostart", "rviz", "foxglove")
+RESPAWN_DELAY_S = 2.0
+
+# Of every launch file, with their defaults; what says more about one of them stands in ARGUMENTS.
+COMMON = {"robot": "desk_arm", "namespace": "", "params_file": "", "log_level": "info"}
+OF_NODES = {"use_sim_time": "auto", "respawn": "false", "autostart": "true"}
+ARGUMENTS = {
+    "robot": "Robot YAML: a path, or the name of a robot that lam_ros ships.",
+    "checkpoint": "Policy that `lam train` wrote (.safetensors).",
+    "task": "The simulator's task (reach, push, pick_place), or what is demonstrated, in words.",
+    "dataset": "Folder that episodes go to.",
+    "teleop": "Who demonstrates: expert (the scripted one of the simulator), or none (run teleop_node yourself).",
+    "simulated": "Whether the embedded simulator is the robot.",
+    "composed": "Perception, action and gate in one process.",
+    "namespace": "Namespace of all nodes and topics, so that two robots stand side by side.",
+    "params_file": "ROS parameter file, read last. Key it `/**:`; a key with a namespace matches that one alone.",
+    "log_level": "debug, info, warn, error or fatal.",
+    "use_sim_time": "Time from /clock: true, false, or auto (true where the embedded simulator runs).",
+    "respawn": "Start perception, action and recorder again when they die. The gate is never: its end ends all.",
+    "autostart": "Configure and activate the lifecycle nodes; false leaves that to you or a lifecycle manager.",
+    "rviz": "Start RViz, where it is installed.",
+    "foxglove": "Start foxglove_bridge, where it is installed; `lam robot layout` writes a layout for it.",
 }
 
 
@@ -27,45 +46,142 @@ def launch_description(what: BringUp, defaults: Mapping[str, str]) -> Any:
 
     Args:
         what: simulate, record or deploy.
-        defaults: its launch arguments and their defaults; ``robot`` is always one.
+        defaults: its own launch arguments and their defaults, beside COMMON and OF_NODES.
     """
+    return _described({**COMMON, **defaults, **OF_NODES}, lambda given, context: _nodes(what, given, context))
+
+
+def view_description() -> Any:
+    """A LaunchDescription of what shows a robot: the robot's state in tf, RViz, Foxglove's bridge."""
+    return _described({**COMMON, "use_sim_time": "false", "rviz": "true", "foxglove": "false"}, _viewers)
+
+
+def _described(arguments: Mapping[str, str], start: Any) -> Any:
     from launch import LaunchDescription
     from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
-    arguments = {"robot": "desk_arm", **defaults}
+    def checked(context: Any) -> list[Any]:
+        given = {name: context.launch_configurations[name] for name in arguments}
+        try:
+            return list(start(_typed(given), context))
+        except LamError as error:  # ros2 launch would print where in Python it happened
+            raise RuntimeError(str(error)) from None
+
     declared = [
-        DeclareLaunchArgument(name, default_value=default, description=DESCRIPTIONS[name])
+        DeclareLaunchArgument(name, default_value=default, description=ARGUMENTS[name])
         for name, default in arguments.items()
     ]
-    return LaunchDescription([*declared, OpaqueFunction(function=_start, args=[what, tuple(arguments)])])
+    return LaunchDescription([*declared, OpaqueFunction(function=checked)])
 
 
-def _start(context: Any, what: BringUp, names: tuple[str, ...]) -> list[Any]:
-    from launch.actions import EmitEvent, RegisterEventHandler, SetEnvironmentVariable
+def _typed(given: Mapping[str, str]) -> dict[str, Any]:
+    """Launch arguments with flags as booleans; raises BringUpError."""
+    typed: dict[str, Any] = dict(given)
+    for name in set(FLAGS).intersection(given):
+        if given[name].lower() not in TRUE + FALSE:
+            raise BringUpError(f"{name}:={given[name]} is neither true nor false.")
+        typed[name] = given[name].lower() in TRUE
+    time = given["use_sim_time"].lower()
+    if time not in (*TRUE, *FALSE, "auto"):
+        raise BringUpError(f"use_sim_time:={given['use_sim_time']} is none of true, false and auto.")
+    typed["use_sim_time"] = None if time == "auto" else time in TRUE
+    if given["params_file"] and not Path(given["params_file"]).is_file():
+        raise BringUpError(f"there is no parameter file {given['params_file']}; give a path that exists.")
+    return typed
+
+
+def _nodes(what: BringUp, given: Mapping[str, Any], context: Any) -> list[Any]:
+    """The actions that start the processes of a bring-up."""
+    from launch.actions import EmitEvent, RegisterEventHandler
     from launch.event_handlers import OnProcessExit
     from launch.events import Shutdown
-    from launch_ros.actions import Node
-
-    given: dict[str, Any] = {name: context.launch_configurations[name] for name in names}
-    for flag in ("simulated", "composed"):
-        if flag in given:
-            given[flag] = given[flag].lower() in ("true", "1")
-    environment = node_environment()
-    actions: list[Any] = [
-        SetEnvironmentVariable(name, value) for name, value in environment.items() if os.environ.get(name) != value
-    ]
 
     def shut_down(event: Any, context: Any) -> Any:
         # While it is shutting down already, a second shutdown would make Ctrl-C end with exit code 1.
         return None if context.is_shutdown else [EmitEvent(event=Shutdown(reason=f"{event.process_name} ended"))]
 
-    for process in plan(what, Options(**given)):
-        node = Node(
-            package="lam_ros",
-            executable=process.node.executable,
-            parameters=[dict(process.parameters)],
-            output="screen",
-            emulate_tty=True,
-        )
-        actions += [node, RegisterEventHandler(OnProcessExit(target_action=node, on_exit=shut_down))]
+    options = {name: value for name, value in given.items() if name in Options.__dataclass_fields__}
+    actions = _environment()
+    for process in plan(what, Options(**options)):
+        parameters = dict(process.parameters)
+        if given["use_sim_time"] is not None and "use_sim_time" in parameters:
+            parameters["use_sim_time"] = given["use_sim_time"]
+        if "autostart" in parameters:
+            parameters["autostart"] = given["autostart"]
+        respawns = given["respawn"] and process.node.may_respawn
+        node = _node(process.node, parameters, given, respawns)
+        actions.append(node)
+        if not respawns:
+            actions.append(RegisterEventHandler(OnProcessExit(target_action=node, on_exit=shut_down)))
+    return actions
+
+
+def _environment() -> list[Any]:
+    from launch.actions import SetEnvironmentVariable
+
+    wanted = {**node_environment(), FOLLOW_PARENT: "1"}
+    return [SetEnvironmentVariable(name, value) for name, value in wanted.items() if os.environ.get(name) != value]
+
+
+def _node(spec: NodeSpec, parameters: dict[str, Any], given: Mapping[str, Any], respawns: bool) -> Any:
+    from launch_ros.actions import LifecycleNode, Node
+
+    said: dict[str, Any] = {
+        "package": "lam_ros",
+        "executable": spec.executable,
+        "namespace": given["namespace"],
+        "parameters": [parameters, given["params_file"]] if given["params_file"] else [parameters],
+        "output": "screen",
+        "emulate_tty": True,
+        "ros_arguments": ["--log-level", given["log_level"]],
+        "respawn": respawns,
+        "respawn_delay": RESPAWN_DELAY_S,
+    }
+    if given["namespace"]:  # its own simulator's time, not its neighbour's
+        said["remappings"] = [("/clock", "clock")]
+    # A lifecycle node's transitions are events of the launch, to which including files may react.
+    return LifecycleNode(name=spec.name, **said) if spec.is_lifecycle else Node(**said)
+
+
+def _viewers(given: Mapping[str, Any], context: Any) -> list[Any]:
+    """What shows the robot, as far as it is installed; a sentence about what is not."""
+    from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+    from launch.actions import LogInfo
+    from launch_ros.actions import Node
+    from launch_ros.parameter_descriptions import ParameterValue
+
+    from lam_ros.views import write_rviz
+
+    def is_there(package: str, what_for: str) -> bool:
+        try:
+            get_package_prefix(package)
+        except PackageNotFoundError:
+            debian = f"ros-{os.environ.get('ROS_DISTRO', '<distro>')}-{package.replace('_', '-')}"
+            actions.append(LogInfo(msg=f"{package} is not installed, so {what_for}; apt install {debian}"))
+            return False
+        return True
+
+    robot = load_robot(given["robot"])
+    said: dict[str, Any] = {
+        "namespace": given["namespace"],
+        "output": "screen",
+        "ros_arguments": ["--log-level", given["log_level"]],
+        "remappings": [("/clock", "clock")] if given["namespace"] else [],
+    }
+    time = {"use_sim_time": bool(given["use_sim_time"])}
+    more = [given["params_file"]] if given["params_file"] else []
+    actions: list[Any] = []
+    if robot.urdf and is_there("robot_state_publisher", "there is no tf of the arm"):
+        text = ParameterValue(urdf_path(robot, given["robot"]).read_text(), value_type=str)
+        parameters = [{"robot_description": text, **time}, *more]
+        publisher = {"package": "robot_state_publisher", "executable": "robot_state_publisher"}
+        actions.append(Node(**publisher, parameters=parameters, **said))
+    if given["rviz"] and is_there("rviz2", "RViz stays closed"):
+        folder = tempfile.mkdtemp(prefix="lam_ros_")
+        file = write_rviz(robot, Path(folder), given["namespace"], given["robot"])
+        rviz = {"package": "rviz2", "executable": "rviz2", "arguments": ["-d", str(file)]}
+        actions.append(Node(**rviz, parameters=[time, *more], **said))
+    if given["foxglove"] and is_there("foxglove_bridge", "Foxglove finds nothing to connect to"):
+        bridge = {"package": "foxglove_bridge", "executable": "foxglove_bridge"}
+        actions.append(Node(**bridge, parameters=[time, *more], **said))
     return actions

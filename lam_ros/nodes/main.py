@@ -8,7 +8,7 @@ import importlib
 import os
 from typing import Any
 
-from lam_ros.bringup import NODES
+from lam_ros.bringup import FOLLOW_PARENT, NODES, follow_parent
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 KEEP_BYTES, LARGEST_REUSED_BYTES = 256 << 20, 32 << 20  # glibc takes no more than 32 MB for the second
@@ -35,6 +35,8 @@ def start(name: str, args: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("MUJOCO_GL", "egl")
     keep_memory()
+    if os.environ.get(FOLLOW_PARENT):
+        follow_parent()
     try:
         from lam_ros.nodes.base import run
 

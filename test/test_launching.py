@@ -1,0 +1,237 @@
+"""The launch files, with stand-ins that take what launch and launch_ros take from Humble to rolling, no more."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lam_ros.launching import ARGUMENTS
+from lam_ros.share import share_path
+
+LAUNCH_FILES = ("simulate", "record", "deploy", "view")
+
+# Read off the sources of launch and launch_ros, branches humble and rolling: names, and the keywords that they take.
+NODE_KEYWORDS = {
+    *("package", "executable", "name", "namespace", "parameters", "remappings", "arguments", "ros_arguments"),
+    *("output", "emulate_tty", "respawn", "respawn_delay"),
+}
+KEYWORDS: dict[str, dict[str, set[str]]] = {
+    "launch": {"LaunchDescription": set()},
+    "launch.actions": {
+        "DeclareLaunchArgument": {"default_value", "description", "choices"},
+        "EmitEvent": {"event"},
+        "LogInfo": {"msg"},
+        "OpaqueFunction": {"function", "args", "kwargs"},
+        "RegisterEventHandler": set(),
+        "SetEnvironmentVariable": set(),
+    },
+    "launch.event_handlers": {"OnProcessExit": {"target_action", "on_exit"}},
+    "launch.events": {"Shutdown": {"reason"}},
+    "launch_ros.actions": {"Node": NODE_KEYWORDS, "LifecycleNode": NODE_KEYWORDS},
+    "launch_ros.parameter_descriptions": {"ParameterValue": {"value_type"}},
+    "ament_index_python.packages": {"get_package_prefix": set(), "PackageNotFoundError": set()},
+}
+
+
+@dataclass
+class Action:
+    """What a stand-in was made with."""
+
+    kind: str
+    given: tuple[Any, ...]
+    named: dict[str, Any] = field(default_factory=dict)
+
+
+def stand_in(name: str, keywords: set[str]) -> Any:
+    def make(*given: Any, **named: Any) -> Action:
+        assert set(named) <= keywords, f"{name} takes no {set(named) - keywords} in every distribution"
+        return Action(name, given, named)
+
+    return make
+
+
+@pytest.fixture
+def installed() -> set[str]:
+    """ROS packages that are there."""
+    return {"robot_state_publisher", "rviz2", "foxglove_bridge"}
+
+
+@pytest.fixture
+def _launch(monkeypatch: pytest.MonkeyPatch, installed: set[str]) -> None:
+    for module, names in KEYWORDS.items():
+        made = ModuleType(module)
+        for name, keywords in names.items():
+            setattr(made, name, stand_in(name, keywords))
+        monkeypatch.setitem(sys.modules, module, made)
+        package = module.partition(".")[0]
+        if package not in KEYWORDS:
+            monkeypatch.setitem(sys.modules, package, ModuleType(package))
+
+    class PackageNotFoundError(KeyError):
+        pass
+
+    def prefix(package: str) -> str:
+        if package not in installed:
+            raise PackageNotFoundError(package)
+        return "/opt/ros"
+
+    packages: Any = sys.modules["ament_index_python.packages"]
+    packages.PackageNotFoundError, packages.get_package_prefix = PackageNotFoundError, prefix
+
+
+def described(name: str) -> Action:
+    """What launch/<name>.launch.py describes."""
+    spec = importlib.util.spec_from_file_location(name, share_path(f"launch/{name}.launch.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made = module.generate_launch_description()
+    assert isinstance(made, Action)
+    return made
+
+
+def started(name: str, **arguments: str) -> list[Action]:
+    """The actions of a launch with these arguments."""
+    (*declared, opaque) = described(name).given[0]
+    configurations = {action.given[0]: action.named["default_value"] for action in declared}
+    assert set(arguments) <= set(configurations)
+    context = SimpleNamespace(launch_configurations={**configurations, **arguments})
+    return list(opaque.named["function"](context))
+
+
+def nodes(actions: list[Action]) -> dict[str, Action]:
+    return {a.named["executable"]: a for a in actions if a.kind in ("Node", "LifecycleNode")}
+
+
+@pytest.mark.parametrize("file", ["lam_ros/launching.py", *(f"launch/{name}.launch.py" for name in LAUNCH_FILES)])
+def test_only_names_of_every_distribution_are_imported(file: str) -> None:
+    tree = ast.parse(share_path("package.xml").parent.joinpath(file).read_text())
+    for found in ast.walk(tree):
+        if isinstance(found, ast.ImportFrom) and found.module in KEYWORDS:
+            assert {alias.name for alias in found.names} <= set(KEYWORDS[found.module])
+        elif isinstance(found, ast.ImportFrom):
+            assert not str(found.module).startswith(("launch", "ament")), f"{found.module} is in no list of this test"
+
+
+@pytest.mark.usefixtures("_launch")
+@pytest.mark.parametrize("name", LAUNCH_FILES)
+def test_every_argument_is_described(name: str) -> None:
+    declared = described(name).given[0][:-1]
+    assert {action.given[0] for action in declared} >= {
+        "robot",
+        "namespace",
+        "params_file",
+        "log_level",
+        "use_sim_time",
+    }
+    for action in declared:
+        assert action.named["description"] == ARGUMENTS[action.given[0]]
+
+
+@pytest.mark.usefixtures("_launch")
+def test_every_launch_file_is_tested() -> None:
+    assert {path.name for path in share_path("launch").iterdir() if path.suffix == ".py"} == {
+        f"{name}.launch.py" for name in LAUNCH_FILES
+    }
+
+
+@pytest.mark.usefixtures("_launch")
+def test_a_namespace_holds_all_nodes_and_their_clock() -> None:
+    for node in nodes(started("simulate", namespace="left", task="push")).values():
+        assert node.named["namespace"] == "left"
+        assert node.named["remappings"] == [("/clock", "clock")]
+    for node in nodes(started("simulate")).values():
+        assert "remappings" not in node.named
+
+
+@pytest.mark.usefixtures("_launch")
+def test_lifecycle_nodes_report_their_transitions_to_the_launch(tmp_path: Path) -> None:
+    found = nodes(started("record", dataset=str(tmp_path), simulated="true", teleop="expert"))
+    kinds = {name: action.kind for name, action in found.items()}
+    assert kinds == {
+        "simulation_node": "Node",
+        "gate_node": "LifecycleNode",
+        "recorder_node": "LifecycleNode",
+        "teleop_node": "Node",
+    }
+
+
+@pytest.mark.usefixtures("_launch")
+def test_the_gate_never_comes_back_by_itself(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "policy.safetensors"
+    checkpoint.touch()
+    actions = started("deploy", checkpoint=str(checkpoint), respawn="true", simulated="true")
+    respawning = {name for name, action in nodes(actions).items() if action.named["respawn"]}
+    assert respawning == {"perception_node", "action_node"}
+    ending = [
+        a.given[0].named["target_action"].named["executable"] for a in actions if a.kind == "RegisterEventHandler"
+    ]
+    assert ending == ["simulation_node", "gate_node"]
+
+
+@pytest.mark.usefixtures("_launch")
+def test_the_end_of_a_node_ends_all_but_once() -> None:
+    (first, *_) = [a.given[0] for a in started("simulate") if a.kind == "RegisterEventHandler"]
+    event = SimpleNamespace(process_name="gate_node-2")
+    (emitted,) = first.named["on_exit"](event, SimpleNamespace(is_shutdown=False))
+    assert emitted.named["event"].named["reason"] == "gate_node-2 ended"
+    assert first.named["on_exit"](event, SimpleNamespace(is_shutdown=True)) is None
+
+
+@pytest.mark.usefixtures("_launch")
+def test_arguments_reach_the_nodes(tmp_path: Path) -> None:
+    file = tmp_path / "more.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    seed: 7\n")
+    found = nodes(
+        started(
+            "simulate", params_file=str(file), log_level="debug", use_sim_time="false", autostart="false", task="push"
+        )
+    )
+    gate, simulation = found["gate_node"].named, found["simulation_node"].named
+    assert simulation["parameters"][0]["task"] == "push"
+    assert "use_sim_time" not in simulation["parameters"][0]  # it makes the time
+    assert gate["parameters"] == [{"robot": "desk_arm", "use_sim_time": False, "autostart": False}, str(file)]
+    assert gate["ros_arguments"] == ["--log-level", "debug"]
+
+
+@pytest.mark.usefixtures("_launch")
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"composed": "perhaps"}, "composed:=perhaps is neither true nor false"),
+        ({"use_sim_time": "yes"}, "use_sim_time:=yes is none of true, false and auto"),
+        ({"params_file": "/no/such.yaml"}, "there is no parameter file /no/such.yaml"),
+        ({"checkpoint": "none.safetensors"}, "there is no checkpoint none.safetensors"),
+        ({"robot": "no_robot"}, "no_robot"),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence(given: dict[str, str], sentence: str) -> None:
+    with pytest.raises(RuntimeError, match=sentence):
+        started("simulate", **given)
+
+
+@pytest.mark.usefixtures("_launch")
+def test_view_shows_what_is_installed(installed: set[str]) -> None:
+    found = nodes(started("view", namespace="left", foxglove="true"))
+    assert set(found) == installed
+    (parameters,) = found["robot_state_publisher"].named["parameters"]
+    assert "<robot" in parameters["robot_description"].given[0]
+    assert Path(found["rviz2"].named["arguments"][1]).is_file()
+
+
+@pytest.mark.usefixtures("_launch")
+def test_view_says_what_is_missing(installed: set[str]) -> None:
+    installed.clear()
+    actions = started("view", foxglove="true")
+    assert not nodes(actions)
+    said = [action.named["msg"] for action in actions if action.kind == "LogInfo"]
+    assert len(said) == 3
+    assert all("is not installed" in text and "apt install ros-" in text for text in said)
