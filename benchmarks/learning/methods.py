@@ -142,7 +142,7 @@ ABLATIONS: dict[str, dict[str, object]] = {
     "lam:gmm": {"policy": {"head": "gmm"}},
     "lam:refined": {"policy": {"head": "refined"}},
     "lam:categorical": {"policy": {"head": "categorical"}},
-    "lam:absolute_targets": {"policy": {"targets": "absolute"}},
+    "lam:relative_targets": {"policy": {"targets": "relative"}},
     "lam:article_encoder": {"policy": {"encoder": "article"}},
     "lam:resnet18": {"policy": {"encoder": "resnet18"}},
     "lam:group_norm": {"policy": {"normalisation": "group"}},
@@ -313,7 +313,7 @@ class BcRnnGmm(Learner):
 
 
 class ChunkedMlp(Learner):
-    """No memory: the strided CNN and an MLP to chunks of 8 targets, with temporal ensembling; L1, AdamW 1e-3."""
+    """No memory: the strided CNN and an MLP to chunks of 8 absolute targets, ensembled over time; L1, AdamW 1e-3."""
 
     batch, rate, chunk = 128, 1e-3, 8
 
@@ -324,10 +324,10 @@ class ChunkedMlp(Learner):
         self._images = torch.from_numpy(np.concatenate([d.images for d in dataset.demonstrations])).to(DEVICE)
         self._state = np.concatenate([d.state for d in dataset.demonstrations])
         targets = np.concatenate([chunk_targets(d.action, self.chunk) for d in dataset.demonstrations])
-        offsets = targets - self._state[:, None]
+        self._middle = targets.mean(0)
         self._mean, self._std = self._state.mean(0), np.maximum(self._state.std(0), 1e-3)
-        self._scale = np.maximum(offsets.std(0), 1e-4)
-        self._wanted = torch.from_numpy((offsets / self._scale).astype(np.float32)).to(DEVICE)
+        self._scale = np.maximum(targets.std(0), 1e-4)
+        self._wanted = torch.from_numpy(((targets - self._middle) / self._scale).astype(np.float32)).to(DEVICE)
         height, width = self._images.shape[2:4]
         perception = Perception(PolicyConfig(image_size=(width, height)), dataset.contract.cameras)
         joints = self._state.shape[1]
@@ -360,7 +360,7 @@ class ChunkedMlp(Learner):
 
     @torch.inference_mode()
     def act(self, images: np.ndarray, state: np.ndarray) -> np.ndarray:
-        chunks = self._said(torch.from_numpy(images).to(DEVICE), state).cpu().numpy() * self._scale + state[:, None]
+        chunks = self._said(torch.from_numpy(images).to(DEVICE), state).cpu().numpy() * self._scale + self._middle
         return np.stack([decoder.decode(chunk) for decoder, chunk in zip(self._decoders, chunks, strict=True)])
 
 

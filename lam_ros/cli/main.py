@@ -14,6 +14,7 @@ from rich.table import Table
 from lam_ros.cli.console import DEFAULT_ROBOT, Robot, console, friendly_errors, print_log, progress
 from lam_ros.cli.episodes import episodes_app
 from lam_ros.cli.learning import TaskName, learning_app
+from lam_ros.cli.robot import robot_app
 
 app = typer.Typer(
     help="Teach a robot arm by showing it: record, train, perform.",
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(learning_app)
 app.add_typer(episodes_app, name="episodes")
+app.add_typer(robot_app, name="robot")
 calibrate_app = typer.Typer(help="Measure what the robot YAML must say.", no_args_is_help=True)
 app.add_typer(calibrate_app, name="calibrate")
 

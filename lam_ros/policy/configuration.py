@@ -24,7 +24,7 @@ class PolicyConfig:
         layers: LSTM layers.
         head: ``regression`` (chunks of joint targets, L1), ``refined`` (the same, refined in a second step), ``gmm``
             (a mixture of Gaussians over chunks), ``categorical`` (softmax over bins, cross-entropy).
-        targets: ``relative`` (to the measured state) or ``absolute`` joint targets.
+        targets: ``absolute`` joint targets, or ``relative`` to the measured state.
         chunk: how many future ticks one prediction covers.
         bins: bins per joint of the categorical head.
         modes: of the gmm head.
@@ -39,7 +39,7 @@ class PolicyConfig:
     hidden_size: int = 256
     layers: int = 1
     head: Literal["regression", "refined", "gmm", "categorical"] = "regression"
-    targets: Literal["relative", "absolute"] = "relative"
+    targets: Literal["absolute", "relative"] = "absolute"
     chunk: int = 8
     bins: int = 21
     modes: int = 5
