@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from lam_ros.config import RobotConfig, from_mapping, load_robot, read_yaml, urdf_path
+from lam_ros.contract import Contract
 from lam_ros.errors import ConfigError
 from lam_ros.learning.configuration import TrainConfig, load_train_config
 from lam_ros.policy.configuration import PolicyConfig
@@ -243,3 +244,22 @@ def test_wrong_training_settings_are_named(tmp_path: Path, entries: dict[str, An
 def test_wrong_policy_settings_are_named(entries: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(entries))):
         PolicyConfig(**entries)
+
+
+@pytest.mark.parametrize(
+    ("name", "joints", "furthest", "fastest", "command"),
+    [
+        # The limits of the arms themselves: of the SO-101's calibration, of ur_description's ur5e/joint_limits.yaml.
+        ("so101", 6, 2.8413, 6.0, "joint_trajectory"),
+        ("ur5e", 6, 2 * np.pi, np.pi, "multi_array"),
+    ],
+)
+def test_worked_examples_load_and_stay_within_their_arms_limits(
+    name: str, joints: int, furthest: float, fastest: float, command: str
+) -> None:
+    robot = load_robot(name)
+    assert len(robot.joints) == joints
+    assert robot.command.type == command
+    assert np.abs(robot.position_limits).max() <= furthest
+    assert robot.velocity_limits.max() <= fastest
+    Contract.of(robot)

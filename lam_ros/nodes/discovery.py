@@ -57,8 +57,8 @@ def _type_name(kind: Any) -> str:
 class DiscoveryNode(Node):
     """Listens to every image and joint-state topic there is."""
 
-    def __init__(self) -> None:
-        super().__init__("lam_discovery")
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("lam_discovery", **kwargs)
         self.heard: dict[str, tuple[type, _Heard]] = {}
         self.create_timer(LOOK_S, self.look)
         self.look()
