@@ -4,6 +4,8 @@ VENV := .venv
 STAMP := $(VENV)/.set-up
 OUT ?= demo
 DEBIAN := libegl1 libegl-mesa0 libgl1-mesa-dri libgl1 libglib2.0-0
+# Gazebo's own parser of worlds, and ROS' of URDFs.
+PARSERS := ignition-tools libsdformat-dev liburdfdom-tools
 
 .PHONY: setup demo test lint clean
 
@@ -21,6 +23,7 @@ demo: $(STAMP)
 	$(VENV)/bin/lam demo --out $(OUT)
 
 test: $(STAMP)
+	@sh .ci/debian-packages $(PARSERS) || echo "Without them the tests by Gazebo's own parser are skipped." >&2
 	$(VENV)/bin/python -m pytest
 
 lint: $(STAMP)

@@ -20,7 +20,7 @@ def data_files() -> list[tuple[str, list[str]]]:
     return files
 
 
-NODES = ("perception", "action", "gate", "recorder", "teleop", "simulation", "composed")
+NODES = ("perception", "action", "gate", "recorder", "teleop", "simulation", "gazebo", "composed")
 
 setup(
     name=PACKAGE,

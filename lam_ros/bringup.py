@@ -6,9 +6,11 @@ import contextlib
 import ctypes
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
+
+import yaml
 
 from lam_ros.config import load_robot
 from lam_ros.errors import BringUpError
@@ -35,11 +39,13 @@ class NodeSpec:
     name: str
     parts: tuple[str, ...]
     summary: str
+    package: str = "lam_ros"
+    program: str = ""
 
     @property
     def executable(self) -> str:
-        """Its name for `ros2 run lam_ros …`."""
-        return f"{self.name}_node"
+        """Its name for `ros2 run <package> …`."""
+        return self.program or f"{self.name}_node"
 
     @property
     def is_lifecycle(self) -> bool:
@@ -61,6 +67,7 @@ NODES: dict[str, NodeSpec] = {
         NodeSpec("recorder", ("recorder",), "writes sealed episodes"),
         NodeSpec("teleop", ("teleop",), "a demonstrator drives: scripted expert or keyboard"),
         NodeSpec("simulation", ("simulation",), "the embedded simulator as a robot"),
+        NodeSpec("gazebo", ("gazebo",), "the arm in Gazebo as a robot: its joints, its task, success and reset"),
         # The gate first: what guards the arm is there before what moves it.
         NodeSpec("composed", ("gate", "action", "perception"), "gate, action and perception in one process"),
     )
@@ -78,7 +85,38 @@ class Process:
         """Its command line. Strings are quoted as YAML wants them, so that no text is taken for a number."""
         pairs = [("-p", f"{name}:={json.dumps(value, ensure_ascii=False)}") for name, value in self.parameters.items()]
         options = [part for pair in pairs for part in pair]
-        return [sys.executable, "-m", "lam_ros.nodes", self.node.name, "--ros-args", *options]
+        start = [sys.executable, "-m", "lam_ros.nodes", self.node.name]
+        if self.node.package != "lam_ros":
+            prefix = _prefix_of(self.node.package) or Path()
+            start = [str(prefix / "lib" / self.node.package / self.node.executable)]
+        return [*start, "--ros-args", *options]
+
+
+@dataclass(frozen=True)
+class Command(Process):
+    """A program that is no ROS node."""
+
+    command: tuple[str, ...] = ()
+
+    def arguments(self) -> list[str]:
+        return list(self.command)
+
+
+@dataclass(frozen=True)
+class GazeboOptions:
+    """How Gazebo runs.
+
+    Attributes:
+        version: harmonic (and later), fortress, or auto: whichever is installed.
+        headless: without a window.
+        render_engine: of the cameras: ogre2, or ogre where there is no GPU.
+        world: an SDF of your own instead of the task's; it must hold the arm and the task's objects by their names.
+    """
+
+    version: Literal["auto", "harmonic", "fortress"] = "auto"
+    headless: bool = False
+    render_engine: str = "ogre2"
+    world: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,6 +133,8 @@ class Options:
         teleop: who demonstrates: expert, keyboard, or none (run it yourself).
         composed: perception, action and gate in one process.
         simulation: further parameters of the simulator.
+        simulator: which one is the robot, where it is simulated.
+        gazebo: how Gazebo runs, where it is the simulator.
     """
 
     robot: str
@@ -106,6 +146,8 @@ class Options:
     teleop: Literal["expert", "keyboard", "none"] = "none"
     composed: bool = False
     simulation: Mapping[str, Any] = field(default_factory=dict)
+    simulator: Literal["embedded", "gazebo"] = "embedded"
+    gazebo: GazeboOptions = GazeboOptions()
 
 
 def plan(what: BringUp, options: Options) -> list[Process]:
@@ -124,7 +166,9 @@ def plan(what: BringUp, options: Options) -> list[Process]:
     common: dict[str, Any] = {"robot": options.robot, "use_sim_time": simulated}
     lifecycle = {**common, "autostart": True}
     processes: list[Process] = []
-    if simulated:
+    if simulated and options.simulator == "gazebo":
+        processes += gazebo_processes(options)
+    elif simulated:
         parameters = {"robot": options.robot, "task": options.task, "mode": options.mode, **options.simulation}
         processes.append(Process(NODES["simulation"], parameters))
     performs = what == "deploy" or (what == "simulate" and bool(options.checkpoint))
@@ -149,6 +193,56 @@ def plan(what: BringUp, options: Options) -> list[Process]:
     if not performs and options.teleop != "none":
         processes.append(Process(NODES["teleop"], {**common, "source": options.teleop, "task": options.task}))
     return processes
+
+
+def _prefix_of(package: str) -> Path | None:
+    """Where a ROS package is installed."""
+    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
+        if prefix and (Path(prefix) / "share/ament_index/resource_index/packages" / package).is_file():
+            return Path(prefix)
+    return None
+
+
+def gazebo_processes(options: Options) -> list[Process]:
+    """Gazebo with the task's world, the bridge to ROS, and the node that makes a robot of them.
+
+    Raises:
+        BringUpError: Gazebo or ros_gz_bridge is not installed, or the robot cannot be commanded there.
+    """
+    from lam_ros.simulation.gazebo import bridge_table, world_sdf
+
+    given, robot = options.gazebo, load_robot(options.robot)
+    tools = {"harmonic": "gz", "fortress": "ign"}
+    wanted = list(tools) if given.version == "auto" else [given.version]
+    version = next((name for name in wanted if shutil.which(tools[name])), None)
+    if version is None:
+        programs = " or ".join(f"`{tools[name]}`" for name in wanted)
+        raise BringUpError(
+            f"Gazebo is not here (no {programs} on the PATH): install it with `apt install ros-<distro>-ros-gz`, "
+            "or take the embedded simulator."
+        )
+    prefix = _prefix_of("ros_gz_bridge")
+    if prefix is None:
+        raise BringUpError("ros_gz_bridge is not installed: `apt install ros-<distro>-ros-gz-bridge`.")
+    folder = Path(tempfile.mkdtemp(prefix="lam_ros_gazebo_"))
+    world, table = folder / f"{options.task}.sdf", folder / "bridge.yaml"
+    if given.world:
+        world = Path(given.world)
+        if not world.is_file():
+            raise BringUpError(f"there is no world {world}; give the path of an SDF file.")
+    else:
+        world.write_text(world_sdf(robot, options.task, options.robot, version, given.render_engine))  # type: ignore[arg-type]
+    table.write_text(yaml.safe_dump(bridge_table(robot, options.task, options.robot), sort_keys=False))
+    run = ("gz", "sim") if version == "harmonic" else ("ign", "gazebo")
+    command = (*run, "-r", *(("-s", "--headless-rendering") if given.headless else ()), str(world))
+    seed = {name: value for name, value in options.simulation.items() if name == "seed"}
+    parameters = {"robot": options.robot, "task": options.task, "gz_version": version, "use_sim_time": True, **seed}
+    bridge = NodeSpec("bridge", (), "topics between Gazebo and ROS", "ros_gz_bridge", "parameter_bridge")
+    return [
+        Command(NodeSpec("gz", (), "Gazebo itself"), {}, command),
+        Process(bridge, {"config_file": str(table)}),
+        Process(NODES["gazebo"], parameters),
+    ]
 
 
 def require_ros() -> None:

@@ -11,12 +11,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lam_ros.bringup import FOLLOW_PARENT, BringUp, NodeSpec, Options, node_environment, plan
+from lam_ros.bringup import (
+    FOLLOW_PARENT,
+    BringUp,
+    Command,
+    GazeboOptions,
+    NodeSpec,
+    Options,
+    node_environment,
+    plan,
+)
 from lam_ros.config import load_robot, urdf_path
 from lam_ros.errors import BringUpError, LamError
 
 TRUE, FALSE = ("true", "1"), ("false", "0")
-FLAGS = ("simulated", "composed", "respawn", "autostart", "rviz", "foxglove")
+FLAGS = ("simulated", "composed", "respawn", "autostart", "headless", "rviz", "foxglove")
 RESPAWN_DELAY_S = 2.0
 
 # Of every launch file, with their defaults; what says more about one of them stands in ARGUMENTS.
@@ -36,6 +45,10 @@ ARGUMENTS = {
     "use_sim_time": "Time from /clock: true, false, or auto (true where the embedded simulator runs).",
     "respawn": "Start perception, action and recorder again when they die. The gate is never: its end ends all.",
     "autostart": "Configure and activate the lifecycle nodes; false leaves that to you or a lifecycle manager.",
+    "gz_version": "harmonic (and later), fortress, or auto: whichever is installed.",
+    "headless": "Gazebo without a window.",
+    "render_engine": "Of Gazebo's cameras: ogre2, or ogre where there is no GPU.",
+    "world": "An SDF of your own instead of the task's; with the arm and the task's objects by their names.",
     "rviz": "Start RViz, where it is installed.",
     "foxglove": "Start foxglove_bridge, where it is installed; `lam robot layout` writes a layout for it.",
 }
@@ -92,7 +105,7 @@ def _typed(given: Mapping[str, str]) -> dict[str, Any]:
 
 def _nodes(what: BringUp, given: Mapping[str, Any], context: Any) -> list[Any]:
     """The actions that start the processes of a bring-up."""
-    from launch.actions import EmitEvent, RegisterEventHandler
+    from launch.actions import EmitEvent, ExecuteProcess, RegisterEventHandler
     from launch.event_handlers import OnProcessExit
     from launch.events import Shutdown
 
@@ -101,8 +114,15 @@ def _nodes(what: BringUp, given: Mapping[str, Any], context: Any) -> list[Any]:
         return None if context.is_shutdown else [EmitEvent(event=Shutdown(reason=f"{event.process_name} ended"))]
 
     options = {name: value for name, value in given.items() if name in Options.__dataclass_fields__}
+    if "gz_version" in given:
+        gazebo = GazeboOptions(given["gz_version"], given["headless"], given["render_engine"], given["world"])
+        options |= {"simulator": "gazebo", "gazebo": gazebo}
     actions = _environment()
     for process in plan(what, Options(**options)):
+        if isinstance(process, Command):
+            command = ExecuteProcess(cmd=process.arguments(), output="screen", name=process.node.name)
+            actions += [command, RegisterEventHandler(OnProcessExit(target_action=command, on_exit=shut_down))]
+            continue
         parameters = dict(process.parameters)
         if given["use_sim_time"] is not None and "use_sim_time" in parameters:
             parameters["use_sim_time"] = given["use_sim_time"]
@@ -127,7 +147,7 @@ def _node(spec: NodeSpec, parameters: dict[str, Any], given: Mapping[str, Any], 
     from launch_ros.actions import LifecycleNode, Node
 
     said: dict[str, Any] = {
-        "package": "lam_ros",
+        "package": spec.package,
         "executable": spec.executable,
         "namespace": given["namespace"],
         "parameters": [parameters, given["params_file"]] if given["params_file"] else [parameters],

@@ -15,7 +15,7 @@ import pytest
 from lam_ros.launching import ARGUMENTS
 from lam_ros.share import share_path
 
-LAUNCH_FILES = ("simulate", "record", "deploy", "view")
+LAUNCH_FILES = ("simulate", "record", "deploy", "gazebo", "view")
 
 # Read off the sources of launch and launch_ros, branches humble and rolling: names, and the keywords that they take.
 NODE_KEYWORDS = {
@@ -27,6 +27,7 @@ KEYWORDS: dict[str, dict[str, set[str]]] = {
     "launch.actions": {
         "DeclareLaunchArgument": {"default_value", "description", "choices"},
         "EmitEvent": {"event"},
+        "ExecuteProcess": {"cmd", "name", "output"},
         "LogInfo": {"msg"},
         "OpaqueFunction": {"function", "args", "kwargs"},
         "RegisterEventHandler": set(),
@@ -216,6 +217,53 @@ def test_arguments_reach_the_nodes(tmp_path: Path) -> None:
 def test_a_wrong_argument_is_one_sentence(given: dict[str, str], sentence: str) -> None:
     with pytest.raises(RuntimeError, match=sentence):
         started("simulate", **given)
+
+
+@pytest.fixture
+def gazebo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Gazebo and its bridge are installed, as far as looking at the PATH can tell."""
+    program = tmp_path / "bin" / "gz"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+    marker = tmp_path / "share/ament_index/resource_index/packages/ros_gz_bridge"
+    marker.parent.mkdir(parents=True)
+    marker.touch()
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    return program
+
+
+@pytest.mark.usefixtures("_launch", "gazebo")
+def test_gazebo_runs_the_tasks_world_behind_its_bridge() -> None:
+    actions = started("gazebo", task="push", headless="true", namespace="left")
+    (server,) = [action.named["cmd"] for action in actions if action.kind == "ExecuteProcess"]
+    assert server[:5] == ["gz", "sim", "-r", "-s", "--headless-rendering"]
+    assert '<world name="lam_push">' in Path(server[5]).read_text()
+    found = nodes(actions)
+    assert list(found) == ["parameter_bridge", "gazebo_node", "gate_node", "teleop_node"]
+    bridge = found["parameter_bridge"].named
+    assert (bridge["package"], bridge["namespace"]) == ("ros_gz_bridge", "left")
+    assert "camera/wrist/image_raw" in Path(bridge["parameters"][0]["config_file"]).read_text()
+    assert all(
+        node.named["parameters"][0]["use_sim_time"] for name, node in found.items() if name != "parameter_bridge"
+    )
+    ending = [a.given[0].named["target_action"].kind for a in actions if a.kind == "RegisterEventHandler"]
+    assert ending.count("ExecuteProcess") == 1
+
+
+@pytest.mark.usefixtures("_launch")
+def test_a_missing_gazebo_is_one_sentence(gazebo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuntimeError, match=r"Gazebo is not here .no `ign` on the PATH.: install it with"):
+        started("gazebo", gz_version="fortress")
+    with pytest.raises(RuntimeError, match=r"there is no world none\.sdf"):
+        started("gazebo", world="none.sdf")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", "")
+    with pytest.raises(RuntimeError, match="ros_gz_bridge is not installed"):
+        started("gazebo")
+    gazebo.unlink()
+    with pytest.raises(RuntimeError, match="no `gz` or `ign` on the PATH"):
+        started("gazebo")
 
 
 @pytest.mark.usefixtures("_launch")

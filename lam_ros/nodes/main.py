@@ -74,5 +74,9 @@ def simulation() -> int:
     return start("simulation")
 
 
+def gazebo() -> int:
+    return start("gazebo")
+
+
 def composed() -> int:
     return start("composed")

@@ -14,13 +14,11 @@ import time
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
-from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
+from diagnostic_msgs.msg import DiagnosticStatus
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CompressedImage, Image, JointState
-from std_msgs.msg import ColorRGBA
 from std_srvs.srv import Trigger
-from visualization_msgs.msg import Marker, MarkerArray
+from visualization_msgs.msg import MarkerArray
 
 from lam_ros.contract import seconds_to_ns
 from lam_ros.errors import ContractError, SimulationError
@@ -28,6 +26,7 @@ from lam_ros.nodes.base import ERROR, OK, PlainNode, ns_to_stamp, stamp_to_ns
 from lam_ros.nodes.images import compressed_message, image_message
 from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES, command_positions, joint_message
 from lam_ros.nodes.qos import COMMAND, LATCHED, STREAM
+from lam_ros.nodes.stage import objects_message, status_message
 from lam_ros.simulation.simulation import Simulation
 from lam_ros.simulation.tasks import TASKS
 
@@ -247,18 +246,7 @@ class SimulationNode(PlainNode):
             compressed.publish(compressed_message(frame, stamp_ns, frame_id))
 
     def _publish_objects(self) -> None:
-        """Poses of the task's objects, for experts and RViz. A marker's id is the episode's seed."""
-        markers = []
-        for name, pose in self._simulation.objects.items():
-            marker = Marker(ns=name, id=self._seed, type=Marker.CUBE, scale=Vector3(x=0.04, y=0.04, z=0.04))
-            marker.header.frame_id = "base_link"
-            marker.header.stamp = ns_to_stamp(self._simulation.now_ns)
-            x, y, z = (float(value) for value in pose.position)
-            turn = Quaternion(z=float(np.sin(pose.yaw / 2)), w=float(np.cos(pose.yaw / 2)))
-            marker.pose = Pose(position=Point(x=x, y=y, z=z), orientation=turn)
-            marker.color = ColorRGBA(r=0.9, g=0.3, b=0.3, a=0.5)
-            markers.append(marker)
-        self._objects.publish(MarkerArray(markers=markers))
+        self._objects.publish(objects_message(self._simulation.objects, self._seed, self._simulation.now_ns))
 
     def _publish_status(self) -> None:
         values = {
@@ -268,10 +256,7 @@ class SimulationNode(PlainNode):
             "unanswered": self._unanswered,
             "latencies_ms": " ".join(f"{value:.2f}" for value in self._latencies_ms),
         }
-        level = DiagnosticStatus.OK if self._outcome != "failure" else DiagnosticStatus.WARN
-        status = DiagnosticStatus(level=level, name="simulation", message=self._outcome)
-        status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
-        self._status_publisher.publish(status)
+        self._status_publisher.publish(status_message(self._outcome, values))
 
     def close(self) -> None:
         self._simulation.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +11,13 @@ import numpy as np
 
 from lam_ros.config import RobotConfig, load_robot, urdf_path
 from lam_ros.contract import NANOSECONDS, Observation
-from lam_ros.simulation.tasks import make_task
+from lam_ros.simulation.tasks import Task, make_task
 from lam_ros.simulation.world import PHYSICS_STEP_S, CameraRenderer, build_arm
 
 HOME = {"shoulder": -0.1, "elbow": 0.6, "wrist_angle": 1.07, "gripper": 0.02}  # the rest start at 0
+
+MIRROR_MARGIN_M = 0.001  # other physics lets shapes that touch lie so far apart
+MIMIC_FINGER = "right_finger"  # follows the joint `gripper`
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,14 @@ class Pose:
 
     position: np.ndarray
     yaw: float
+
+
+def compile_world(robot: RobotConfig, task: str, robot_file: str | Path | None) -> tuple[mujoco.MjModel, Task]:
+    """The arm on its table with what a task puts there; raises SimulationError, ConfigError."""
+    made = make_task(task)
+    spec = build_arm(robot, urdf_path(robot, robot_file))
+    made.furnish(spec)
+    return spec.compile(), made
 
 
 class Simulation:
@@ -40,14 +52,13 @@ class Simulation:
 
     def __init__(self, robot: RobotConfig, task: str, robot_file: str | Path | None = None) -> None:
         self.robot = robot
-        self.task = make_task(task)
-        spec = build_arm(robot, urdf_path(robot, robot_file))
-        self.task.furnish(spec)
-        self._model = spec.compile()
+        self._model, self.task = compile_world(robot, task, robot_file)
         self._data = mujoco.MjData(self._model)
         self._renderer = CameraRenderer(self._model, robot)
         self._qpos = np.array([self._model.joint(name).qposadr[0] for name in robot.joints])
         self._qvel = np.array([self._model.joint(name).dofadr[0] for name in robot.joints])
+        joints = {self._model.joint(i).name for i in range(self._model.njnt)}
+        self._finger = MIMIC_FINGER if MIMIC_FINGER in joints else None
         self._arm = np.array([joint.unit == "rad" for joint in robot.joints.values()])
         self._nominal = {
             "camera_pos": self._model.cam_pos.copy(),
@@ -80,8 +91,8 @@ class Simulation:
         home[self._arm] += rng.normal(0.0, 0.12, self._arm.sum())
         lower, upper = self.robot.position_limits
         data.qpos[self._qpos] = data.ctrl[:] = np.clip(home, lower, upper)
-        if "right_finger" in {model.joint(i).name for i in range(model.njnt)}:
-            data.joint("right_finger").qpos = data.joint("gripper").qpos
+        if self._finger is not None:
+            data.joint(self._finger).qpos = data.joint("gripper").qpos
         self._shuffle_appearance(rng)
         self.task.shuffle(model, data, rng)
         mujoco.mj_forward(model, data)
@@ -114,6 +125,32 @@ class Simulation:
         self._data.ctrl[:] = self._target + self._offset
         mujoco.mj_step(self._model, self._data, max(1, round(duration_s / PHYSICS_STEP_S)))
         self._now_ns += round(duration_s * NANOSECONDS)
+        self._count(duration_s)
+
+    def mirror(self, duration_s: float, state: np.ndarray, placed: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+        """Show, and judge, what another simulator or a robot has come to after ``duration_s``; no physics of its own.
+
+        Args:
+            duration_s: since the last call.
+            state: joint positions (J,) there.
+            placed: position (3,) in m and quaternion (w, x, y, z) of bodies of the task.
+        """
+        model, data = self._model, self._data
+        model.geom_margin[:] = MIRROR_MARGIN_M
+        data.qpos[self._qpos] = state
+        if self._finger is not None:
+            data.joint(self._finger).qpos = data.joint("gripper").qpos
+        for name, (position, quaternion) in placed.items():
+            mocap = model.body(name).mocapid[0]
+            if mocap >= 0:
+                data.mocap_pos[mocap], data.mocap_quat[mocap] = position, quaternion
+            else:
+                data.joint(name).qpos = [*position, *quaternion]
+        mujoco.mj_forward(model, data)
+        self._now_ns += round(duration_s * NANOSECONDS)
+        self._count(duration_s)
+
+    def _count(self, duration_s: float) -> None:
         self._elapsed_s += duration_s
         self._done_for_s = self._done_for_s + duration_s if self.task.is_done(self._model, self._data) else 0.0
 
@@ -157,6 +194,13 @@ class Simulation:
             rotation = body.xmat.reshape(3, 3)
             poses[name] = Pose(body.xpos.copy(), float(np.arctan2(rotation[1, 0], rotation[0, 0])))
         return poses
+
+    @property
+    def placed(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Position (3,) in m and quaternion (w, x, y, z) of everything that the task has put on the table."""
+        model, data = self._model, self._data
+        roots = [i for i in range(1, model.nbody) if model.body_parentid[i] == 0]
+        return {model.body(i).name: (data.xpos[i].copy(), data.xquat[i].copy()) for i in roots[1:]}
 
     @property
     def elapsed_s(self) -> float:

@@ -1,0 +1,193 @@
+"""The arm in Gazebo as a robot, with a stand-in for Gazebo: joints that go where they are told, bodies that stay."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+from visualization_msgs.msg import MarkerArray
+
+from lam_ros.errors import SimulationError
+from lam_ros.nodes.base import ns_to_stamp
+from lam_ros.nodes.gazebo import GazeboNode, gazebo_service
+from lam_ros.nodes.joints import joint_message, robot_command
+from lam_ros.nodes.qos import LATCHED
+from lam_ros.simulation.gazebo import pose_topic, target_topic
+from lam_ros.simulation.simulation import Simulation
+
+PERIOD_S = 0.01
+FASTEST = 0.1  # rad or m a period: this arm is quick
+
+
+class StandIn:
+    """What Gazebo and its bridge do, one period at a time."""
+
+    def __init__(self, graph, robot, bodies):
+        self._graph, self._robot = graph, robot
+        self.joints = dict.fromkeys((*robot.joint_names, "right_finger"), 0.0)
+        self.targets: dict[str, float] = {}
+        self.placed: dict[str, np.ndarray] = {}
+        self.trouble = ""
+        self._now_s = 100.0
+        for joint in self.joints:
+            take = partial(self._take, joint)
+            graph.probe.create_subscription(Float64, target_topic(joint), take, 10)
+        self._states = graph.probe.create_publisher(JointState, "joint_states", 10)
+        self._poses = {body: graph.probe.create_publisher(PoseStamped, pose_topic(body), 10) for body in bodies}
+
+    def _take(self, joint, message):
+        self.targets[joint] = message.data
+
+    def place(self, body, position, quaternion):
+        if self.trouble:
+            raise SimulationError(self.trouble)
+        self.placed[body] = position
+
+    def step(self, period_s=PERIOD_S):
+        self._now_s += period_s
+        for joint, target in self.targets.items():
+            self.joints[joint] += float(np.clip(target - self.joints[joint], -FASTEST, FASTEST))
+        stamp_ns = round(self._now_s * 1e9)
+        for body, position in self.placed.items():
+            pose = PoseStamped()
+            pose.header.stamp = ns_to_stamp(stamp_ns)
+            pose.pose.position.x, pose.pose.position.y, pose.pose.position.z = (float(v) for v in position)
+            self._poses[body].publish(pose)
+        self._states.publish(joint_message(tuple(self.joints), np.array(list(self.joints.values())), stamp_ns))
+
+    def until(self, condition, period_s=PERIOD_S):
+        def stepped():
+            self.step(period_s)
+            self._graph.executor.spin_once(timeout_sec=0.01)
+            return condition()
+
+        self._graph.until(stepped)
+
+
+@pytest.fixture
+def stand_in(graph, robot):
+    return StandIn(graph, robot, ("cube", "goal"))
+
+
+@pytest.fixture
+def node(graph, stand_in):
+    return graph.add(partial(GazeboNode, stand_in.place), robot="desk_arm", task="push", seed=4)
+
+
+@pytest.fixture
+def status(graph, node):
+    return graph.listen(DiagnosticStatus, "simulation/status", LATCHED)
+
+
+def outcome(status):
+    return status[-1].message if status else ""
+
+
+def test_the_table_is_laid_and_the_arm_sent_home_before_an_episode_runs(graph, stand_in, node, status, robot):
+    objects = graph.listen(MarkerArray, "simulation/objects")
+    stand_in.until(lambda: outcome(status) == "running")
+    expected = Simulation.of("desk_arm", "push")
+    expected.reset(4)
+    measured = [stand_in.joints[name] for name in robot.joint_names]
+    np.testing.assert_allclose(measured, expected.state, atol=0.03)
+    assert stand_in.targets["right_finger"] == pytest.approx(stand_in.targets["gripper"])
+    for body, (position, _) in expected.placed.items():
+        np.testing.assert_allclose(stand_in.placed[body], position)
+    stand_in.until(lambda: objects)
+    assert {marker.ns: marker.id for marker in objects[-1].markers} == {"cube": 4, "goal": 4}
+
+
+def test_the_tasks_own_rule_judges_what_gazebo_shows(graph, stand_in, node, status):
+    stand_in.until(lambda: outcome(status) == "running")
+    stand_in.placed["cube"] = stand_in.placed["goal"] + np.array([0.01, 0.0, 0.024])
+    stand_in.until(lambda: outcome(status) == "success")
+    (elapsed,) = [float(value.value) for value in status[-1].values if value.key == "elapsed_s"]
+    assert elapsed >= 0.5  # it must stay there
+
+
+def test_an_episode_without_success_fails_when_its_time_is_up(stand_in, node, status):
+    stand_in.until(lambda: outcome(status) == "running")
+    stand_in.until(lambda: outcome(status) == "failure", period_s=0.5)
+
+
+def test_each_reset_counts_up(graph, stand_in, node, status):
+    stand_in.until(lambda: outcome(status) == "running")
+    first = {name: place.copy() for name, place in stand_in.placed.items()}
+    assert graph.ask(Trigger, "simulation/reset").message == "5"
+    assert outcome(status) == "idle" or graph.until(lambda: outcome(status) == "idle")
+    stand_in.until(lambda: outcome(status) == "running")
+    assert not np.allclose(first["cube"], stand_in.placed["cube"])
+
+
+def test_commands_reach_the_joints_but_not_while_the_table_is_laid(graph, stand_in, node, status, robot):
+    commands = graph.talk(JointTrajectory, "robot/command", 10)
+    wanted = np.linspace(0.005, 0.03, len(robot.joints)).astype(np.float32)
+    stand_in.step()
+    graph.until(lambda: node._home is not None)
+    commands.publish(robot_command(robot, wanted, 0.1))
+    stand_in.until(lambda: outcome(status) == "running")
+    assert stand_in.targets["wrist_angle"] == pytest.approx(1.07, abs=0.6)
+    commands.publish(robot_command(robot, wanted, 0.1))
+    stand_in.until(lambda: stand_in.targets["wrist_angle"] == pytest.approx(float(wanted[4])))
+    graph.until(lambda: stand_in.targets["right_finger"] == pytest.approx(float(wanted[-1])))
+    assert [stand_in.targets[name] for name in robot.joint_names] == pytest.approx(wanted.tolist())
+
+
+def test_a_gazebo_that_does_not_answer_is_said(graph, stand_in, node, status):
+    stand_in.trouble = "Gazebo did not answer when cube was to be moved; is world lam_push there?"
+    answer = graph.ask(Trigger, "simulation/reset")
+    assert not answer.success
+    assert answer.message == stand_in.trouble
+    graph.until(graph.said("simulation", stand_in.trouble))
+    assert outcome(status) == "idle"
+
+
+def test_joint_states_that_cannot_be_trusted_are_not_judged(graph, stand_in, node, status):
+    stand_in.until(lambda: outcome(status) == "running")
+    stand_in.joints["elbow"] = float("nan")
+    stand_in.step()
+    graph.until(graph.said("simulation", "elbow"))
+    assert outcome(status) == "running"
+
+
+@pytest.fixture
+def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A command-line tool in the place of Gazebo's: writes down how it was called, and answers."""
+
+    def install(name: str, answer: str) -> Path:
+        called = tmp_path / "called"
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {called}\n{answer}\n')
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        return called
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("version", "name", "messages"), [("harmonic", "gz", "gz.msgs"), ("fortress", "ign", "ignition.msgs")]
+)
+def test_gazebos_own_service_moves_a_model(tool, version, name, messages):
+    called = tool(name, 'echo "data: true"')
+    gazebo_service("lam_push", version)("cube", np.array([0.1, -0.2, 0.025]), np.array([1.0, 0, 0, 0]))
+    words = called.read_text().splitlines()
+    assert words[:3] == ["service", "-s", "/world/lam_push/set_pose"]
+    assert f"{messages}.Pose" in words
+    request = words[words.index("--req") + 1]
+    assert request.startswith('name: "cube", position: {x: 0.100000, y: -0.200000, z: 0.025000}')
+
+
+def test_a_service_that_refuses_is_one_sentence(tool):
+    tool("gz", 'echo "Service call timed out" >&2')
+    move = gazebo_service("lam_push", "harmonic")
+    with pytest.raises(SimulationError, match="Gazebo did not move cube: Service call timed out"):
+        move("cube", np.zeros(3), np.array([1.0, 0, 0, 0]))
