@@ -29,6 +29,7 @@ PR_SET_PDEATHSIG = 1
 FOLLOW_PARENT = "LAM_ROS_FOLLOW_PARENT"  # set by launch files for their nodes
 GRACE_S = 6.0  # for a node to stop by itself
 BringUp = Literal["simulate", "record", "deploy", "gate"]
+Simulator = Literal["embedded", "gazebo"]
 LIFECYCLE_NODES = ("perception", "action", "gate", "recorder")
 
 
@@ -146,7 +147,7 @@ class Options:
     teleop: Literal["expert", "keyboard", "none"] = "none"
     composed: bool = False
     simulation: Mapping[str, Any] = field(default_factory=dict)
-    simulator: Literal["embedded", "gazebo"] = "embedded"
+    simulator: Simulator = "embedded"
     gazebo: GazeboOptions = GazeboOptions()
 
 

@@ -263,3 +263,11 @@ def test_worked_examples_load_and_stay_within_their_arms_limits(
     assert np.abs(robot.position_limits).max() <= furthest
     assert robot.velocity_limits.max() <= fastest
     Contract.of(robot)
+
+
+def test_the_controllers_example_names_the_desk_arms_joints_in_order() -> None:
+    example = read_yaml(share_path("config/ros2_controllers.yaml"))
+    joints = list(load_robot("desk_arm").joint_names)
+    for name in ("joint_trajectory_controller", "forward_position_controller"):
+        assert example[name]["ros__parameters"]["joints"] == joints
+        assert name in example["controller_manager"]["ros__parameters"]

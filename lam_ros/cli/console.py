@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import typer
 from rich.console import Console
@@ -27,6 +27,9 @@ T = TypeVar("T")
 console = Console()
 Robot = Annotated[str, typer.Option(help="Robot YAML, or the name of a robot that lam_ros ships.")]
 DEFAULT_ROBOT = "desk_arm"
+SimulatorName = Annotated[
+    Literal["embedded", "gazebo"], typer.Option("--simulator", help="Which simulator; gazebo must be installed.")
+]
 
 
 @contextlib.contextmanager

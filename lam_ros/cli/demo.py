@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from lam_ros.bringup import require_ros
+from lam_ros.bringup import Simulator, require_ros
 from lam_ros.cli import steps
 from lam_ros.cli.console import TrainingBars, console, progress
 from lam_ros.cli.report import film, write_report
@@ -57,10 +57,12 @@ def _perform(
     seed: int,
     black_camera: str = "",
     filmed: int = 0,
+    simulator: Simulator = "embedded",
 ) -> tuple[dict[str, Any], list[float]]:
     """Perform, or take what an earlier run of the same policy left."""
     slug = label.replace(",", "").replace(" ", "_")
-    identity = digest_of([digest(checkpoint) if checkpoint else "expert", task, str(episodes), str(seed), black_camera])
+    policy = digest(checkpoint) if checkpoint else "expert"
+    identity = digest_of([policy, task, str(episodes), str(seed), black_camera, simulator])
     path = out / "evaluations" / f"{slug}.json"
     bar = display.add_task(label, total=episodes, note="")
     if path.is_file():
@@ -76,7 +78,7 @@ def _perform(
         display.update(bar, advance=1, note=f"{succeeded} succeeded")
 
     performance = steps.perform(
-        robot, task, checkpoint, episodes, seed, out / "logs" / f"{slug}.log", report, black_camera, filmed
+        robot, task, checkpoint, episodes, seed, out / "logs" / f"{slug}.log", report, black_camera, filmed, simulator
     )
     if performance.film:
         film(performance.film, out / "film.webp")
@@ -87,7 +89,14 @@ def _perform(
 
 
 def run_demo(
-    robot: str, task: str, episodes: int, demonstrations: int | None, seed: int, fast: bool, out: Path
+    robot: str,
+    task: str,
+    episodes: int,
+    demonstrations: int | None,
+    seed: int,
+    fast: bool,
+    out: Path,
+    simulator: Simulator = "embedded",
 ) -> dict[str, Any]:
     """Record, train, perform, report; each step takes up what an interrupted run left in ``out``.
 
@@ -111,7 +120,14 @@ def run_demo(
         seconds.measure(
             "record",
             lambda: steps.record(
-                robot, task, wanted, dataset, seed, out / "logs" / "record.log", lambda _: display.advance(bar)
+                robot,
+                task,
+                wanted,
+                dataset,
+                seed,
+                out / "logs" / "record.log",
+                lambda _: display.advance(bar),
+                simulator,
             ),
         )
         bars = TrainingBars(display)
@@ -123,6 +139,7 @@ def run_demo(
         trained = seconds.measure("train", learn)
 
         def perform(label: str, policy: Path | None, count: int, **more: Any) -> list[float]:
+            more["simulator"] = simulator
             evaluations[label], latencies = seconds.measure(
                 f"perform: {label}", lambda: _perform(display, label, out, robot, task, policy, count, first, **more)
             )
@@ -131,7 +148,7 @@ def run_demo(
         latencies = perform("trained policy", checkpoint, episodes, filmed=FILMED)
         perform("untrained policy", untrained_path(checkpoint), compared)
         perform("scripted expert", None, episodes)
-        for camera in load_robot(robot).cameras:
+        for camera in load_robot(robot).cameras if simulator == "embedded" else ():
             perform(f"trained, {camera} camera black", checkpoint, compared, black_camera=camera)
     film_path = out / "film.webp"
     summary = {

@@ -10,7 +10,15 @@ import typer
 import yaml
 from rich.table import Table
 
-from lam_ros.cli.console import DEFAULT_ROBOT, Robot, TrainingBars, console, friendly_errors, progress
+from lam_ros.cli.console import (
+    DEFAULT_ROBOT,
+    Robot,
+    SimulatorName,
+    TrainingBars,
+    console,
+    friendly_errors,
+    progress,
+)
 from lam_ros.config import from_mapping, load_robot
 from lam_ros.errors import ConfigError
 from lam_ros.learning.seeds import UNSEEN_SEED
@@ -154,6 +162,7 @@ def evaluate(
     light: Annotated[float, typer.Option(help="With --core: brightness times up to 1 ± this.")] = 0.0,
     camera_shift: Annotated[int, typer.Option(min=0, help="With --core: pictures displaced by so many pixels.")] = 0,
     black_camera: Annotated[str, typer.Option(help="Unplug this camera, or `all`: does the policy look?")] = "",
+    simulator: SimulatorName = "embedded",
     films: Annotated[
         Path | None, typer.Option(help="With --core: folder for films of the first failures (WebP).")
     ] = None,
@@ -174,6 +183,8 @@ def evaluate(
         perturbation = Perturbation(delay, drop, light, camera_shift, black_camera)
         if not core and (against or cluster or films or perturbation != Perturbation(black_camera=black_camera)):
             raise ConfigError("--against, --cluster, --films and perturbations other than --black-camera need --core.")
+        if core and simulator != "embedded":
+            raise ConfigError("--core is the embedded simulator without ROS; leave out --core to perform in Gazebo.")
         seeds = range(seed, seed + episodes)
 
         def performed(policy: Path, label: str) -> Evaluation:
@@ -190,7 +201,9 @@ def evaluate(
                     trial = Trial(policy, robot, task, perturbation)
                     return evaluate_in_core(trial, seeds, workers, cluster, report)
                 log_file = policy.with_suffix(".evaluate.log")
-                performance = steps.perform(robot, task, policy, episodes, seed, log_file, report, black_camera)
+                performance = steps.perform(
+                    robot, task, policy, episodes, seed, log_file, report, black_camera, simulator=simulator
+                )
                 if performance.evaluation.unanswered:
                     console.print(
                         f"[yellow]{performance.evaluation.unanswered} ticks got no command in time; see {log_file}[/]"

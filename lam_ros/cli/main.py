@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
-from lam_ros.cli.console import DEFAULT_ROBOT, Robot, console, friendly_errors, print_log, progress
+from lam_ros.cli.console import DEFAULT_ROBOT, Robot, SimulatorName, console, friendly_errors, print_log, progress
 from lam_ros.cli.episodes import episodes_app
 from lam_ros.cli.learning import TaskName, learning_app
 from lam_ros.cli.robot import robot_app
@@ -44,6 +44,7 @@ def up(
         typer.Option(help="Who demonstrates; for a keyboard run `lam node teleop` in another terminal."),
     ] = "none",
     composed: Annotated[bool, typer.Option("--composed", help="Policy and gate in one process.")] = False,
+    simulator: SimulatorName = "embedded",
     respawn: Annotated[
         bool, typer.Option("--respawn", help="Start a dead node again instead of stopping all.")
     ] = False,
@@ -53,7 +54,7 @@ def up(
 
     with friendly_errors():
         require_ros()
-        options = Options(robot, checkpoint, task, out, simulated, "realtime", teleop, composed)
+        options = Options(robot, checkpoint, task, out, simulated, "realtime", teleop, composed, simulator=simulator)
         processes = plan(what, options)
         with Supervisor(print_log) as supervisor:
             supervisor.start(processes)
@@ -109,6 +110,7 @@ def record(
     simulated: Annotated[
         bool, typer.Option("--simulated", help="The scripted expert demonstrates in the embedded simulator.")
     ] = False,
+    simulator: SimulatorName = "embedded",
     seed: Annotated[int, typer.Option(help="Simulated: seed of the first episode; each further one counts up.")] = 0,
     countdown: Annotated[float, typer.Option(min=0, help="Seconds before each take.")] = 3.0,
     seconds: Annotated[float, typer.Option(min=0, help="Length of a take: hands-free; 0 means until Enter.")] = 0.0,
@@ -144,7 +146,7 @@ def record(
             there = len(sealed_folders(out))
             display.update(bar, completed=there)
             done = steps.record(
-                robot, task, episodes, out, seed, out / "record.log", lambda result: display.advance(bar)
+                robot, task, episodes, out, seed, out / "record.log", lambda result: display.advance(bar), simulator
             )
         console.print(f"{done} episodes recorded; {out} holds {max(episodes, there)}.")
 
@@ -162,12 +164,13 @@ def demo(
         "demo"
     ),
     robot: Robot = DEFAULT_ROBOT,
+    simulator: SimulatorName = "embedded",
 ) -> None:
     """The whole loop on real ROS 2 nodes: simulate, record, train, perform, report. Resumes what was interrupted."""
     from lam_ros.cli.demo import run_demo
 
     with friendly_errors():
-        run_demo(robot, task, episodes, demonstrations, seed, fast, out)
+        run_demo(robot, task, episodes, demonstrations, seed, fast, out, simulator)
 
 
 @app.command()

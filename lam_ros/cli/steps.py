@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lam_ros.bringup import Options, Supervisor, node_environment, plan, require_ros
+from lam_ros.bringup import Options, Simulator, Supervisor, node_environment, plan, require_ros
 from lam_ros.cli.console import isolated_ros, log_to
 from lam_ros.config import RobotConfig, load_robot
 from lam_ros.contract import Observation
@@ -66,14 +66,23 @@ def _conduct(options: Options, what: Any, log_file: Path, body: Callable[[Any], 
 
             try:
                 with conducting(supervisor.check) as conductor:
-                    conductor.wait_until_ready([part for process in processes for part in process.node.parts])
+                    parts = [part for process in processes for part in process.node.parts]
+                    # Whichever simulator it is, its node is called simulation.
+                    conductor.wait_until_ready(["simulation" if part == "gazebo" else part for part in parts])
                     body(conductor)
             except BringUpError as error:
                 raise BringUpError(f"{error} The nodes' log is {log_file}.") from None
 
 
 def record(
-    robot: str, task: str, episodes: int, dataset: Path, seed: int, log_file: Path, report: EpisodeReport
+    robot: str,
+    task: str,
+    episodes: int,
+    dataset: Path,
+    seed: int,
+    log_file: Path,
+    report: EpisodeReport,
+    simulator: Simulator = "embedded",
 ) -> int:
     """Let the scripted expert demonstrate until the dataset holds ``episodes`` sealed episodes.
 
@@ -93,6 +102,7 @@ def record(
         simulated=True,
         mode="lockstep",
         teleop="expert",
+        simulator=simulator,
         simulation={"seed": seed + there, "disturbance": DISTURBANCE, "answer_timeout_s": ANSWER_TIMEOUT_S},
     )
 
@@ -114,14 +124,18 @@ def perform(
     report: EpisodeReport,
     black_camera: str = "",
     filmed: int = 0,
+    simulator: Simulator = "embedded",
 ) -> Performance:
     """Perform episodes through the nodes: with a checkpoint the policy, without one the scripted expert.
 
     Args:
         seed: of the first episode; each further one counts up.
-        black_camera: a camera to unplug (black frames), or ``all``.
+        black_camera: a camera to unplug (black frames), or ``all``; of the embedded simulator.
         filmed: how many of the first episodes to film.
+        simulator: where they are performed. Gazebo runs in its own time, so nothing tells how late commands come.
     """
+    if black_camera and simulator != "embedded":
+        raise BringUpError("only the embedded simulator can unplug a camera; leave out --black-camera.")
     simulation = {"seed": seed, "black_camera": black_camera, "answer_timeout_s": ANSWER_TIMEOUT_S}
     options = Options(
         robot,
@@ -132,6 +146,7 @@ def perform(
         teleop="none" if checkpoint else "expert",
         composed=True,
         simulation=simulation,
+        simulator=simulator,
     )
     performance = Performance()
 

@@ -220,6 +220,7 @@ class GazeboNode(PlainNode):
     def _publish_status(self) -> None:
         elapsed_s = round(self._simulation.elapsed_s, 3)
         values = {"task": self._simulation.task.name, "seed": self._seed, "elapsed_s": elapsed_s}
+        values |= {"unanswered": 0, "latencies_ms": ""}  # what only a simulator that waits for answers can tell
         self._status_publisher.publish(status_message(self._outcome, values))
 
     def close(self) -> None:
