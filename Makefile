@@ -7,7 +7,7 @@ DEBIAN := libegl1 libegl-mesa0 libgl1-mesa-dri libgl1 libglib2.0-0
 # Gazebo's own parser of worlds, and ROS' of URDFs.
 PARSERS := ignition-tools libsdformat-dev liburdfdom-tools
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint reference docs clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,15 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# What docs/ says of nodes and commands, read off them.
+reference: $(STAMP)
+	MUJOCO_GL=egl ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST $(VENV)/bin/python -m lam_ros.nodes.reference > docs/nodes.md
+	$(VENV)/bin/typer lam_ros.cli.main utils docs --name lam --title lam --output docs/commands.md
+
+docs: $(STAMP)
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet --site-dir build/site
 
 clean:
 	rm -rf $(VENV) build *.egg-info

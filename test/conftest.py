@@ -64,7 +64,7 @@ def turning_policy(tmp_path: Path, robot: RobotConfig) -> Callable[[float, float
 
     def build(offset: float, keep: float) -> Path:
         torch.manual_seed(0)
-        contract, config = Contract.of(robot), PolicyConfig(chunk=1)
+        contract, config = Contract.of(robot), PolicyConfig(chunk=1, targets="relative")
         network = PolicyNetwork(config, contract)
         with torch.no_grad():
             network.action.head.linear.weight.mul_(keep)

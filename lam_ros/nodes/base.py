@@ -46,6 +46,7 @@ class _Basics(Node):
     def begin(self) -> None:
         """Declare what every node has; to be called first in a constructor."""
         self.failure: str | None = None
+        self.defaults: dict[str, Any] = {}  # of every parameter declared
         self._status: dict[str, tuple[bytes, str]] = {}
         self._figures: dict[str, Callable[[], object]] = {}
         self._needs: list[tuple[str, str, Callable[[], int]]] = []
@@ -71,9 +72,11 @@ class _Basics(Node):
         description: str,
         between: tuple[float, float] | None = None,
         read_only: bool = False,
+        unit: str = "",
     ) -> None:
-        """Declare a parameter with its description, range and whether it may change while the node runs."""
+        """Declare a parameter with its description, range, unit and whether it may change while the node runs."""
         descriptor = ParameterDescriptor(description=description, read_only=read_only)
+        descriptor.additional_constraints = f"unit: {unit}" if unit else ""
         if between is not None:
             low, high = between
             if isinstance(default, int):
@@ -83,6 +86,7 @@ class _Basics(Node):
                     FloatingPointRange(from_value=float(low), to_value=float(high), step=0.0)
                 ]
         self.declare_parameter(name, default, descriptor)
+        self.defaults[name] = default
 
     def parameter(self, name: str) -> Any:
         return self.get_parameter(name).value

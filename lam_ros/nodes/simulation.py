@@ -43,8 +43,9 @@ class SimulationNode(PlainNode):
         self.declare("task", "reach", f"Task on the table: {', '.join(TASKS)}.", read_only=True)
         self.declare("mode", "realtime", "realtime, or lockstep: as fast as the machine allows.", read_only=True)
         self.declare("seed", 0, "Seed of the first episode; each reset counts up.", (0, 2**31 - 1))
-        self.declare("disturbance", 0.0, "Servo error to correct while demonstrating, in rad.", (0.0, 0.2))
-        self.declare("answer_timeout_s", 2.0, "Wall time after which lockstep goes on without an answer.", (0.05, 60.0))
+        self.declare("disturbance", 0.0, "Servo error to correct while demonstrating.", (0.0, 0.2), unit="rad")
+        waits = "Wall time after which lockstep goes on without an answer."
+        self.declare("answer_timeout_s", 2.0, waits, (0.05, 60.0), unit="s")
         self.declare("black_camera", "", "Publish black frames for this camera, or for `all`: does the policy look?")
         self._mode = self.parameter("mode")
         if self._mode not in ("realtime", "lockstep"):

@@ -1,0 +1,44 @@
+"""What is written of lam_ros: links lead somewhere, and the reference is what the code says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lam_ros.bringup import NODES
+from lam_ros.share import share_path
+
+ROOT = share_path("package.xml").parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/**/*.md")])
+LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page: Path) -> None:
+    missing = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
+    assert not missing
+
+
+def test_every_page_is_on_the_site() -> None:
+    named = set(re.findall(r"([\w-]+\.md)", yaml.safe_dump(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])))
+    assert named == {page.name for page in (ROOT / "docs").glob("*.md")}
+
+
+def test_the_commands_are_described_as_they_are() -> None:
+    command = [sys.executable, "-m", "typer", "lam_ros.cli.main", "utils", "docs", "--name", "lam", "--title", "lam"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == (ROOT / "docs/commands.md").read_text().strip(), "run `make reference`"
+
+
+def test_the_nodes_are_described_as_they_are(domain: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lam_ros.nodes.reference"], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout == (ROOT / "docs/nodes.md").read_text(), "run `make reference`"
+    for spec in NODES.values():
+        assert f"## {spec.executable}" in done.stdout
