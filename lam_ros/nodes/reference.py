@@ -78,7 +78,7 @@ def _range(descriptor: Any) -> str:
 
 def parameters(node: Any) -> list[tuple[str, ...]]:
     """Name, type, default, range, unit, whether it may change while the node runs, and what it is."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, parameter in sorted(node.get_parameters_by_prefix("").items()):
         if name.startswith(OF_ROS):
             continue
