@@ -3,7 +3,7 @@
     python benchmarks/learning/grid.py [--tasks push] [--methods lam bc_rnn_gmm …] [--demonstrations 25 50]
                                        [--seeds 0 1] [--seconds 240 | --steps 1000] [--episodes 100] [--jobs 2]
                                        [--out FOLDER]
-    python benchmarks/learning/grid.py --report          # only the table, the JSON and the plot of what is there
+    python benchmarks/learning/grid.py --report          # only the tables (README.md's too), the JSON and the plot
 
 A cell is one training and its episodes, in a process of its own with one thread; its figures go to a JSON file of its
 own, so that an interrupted grid goes on where it stopped. With --ray ADDRESS the cells spread over a Ray cluster whose
@@ -164,7 +164,7 @@ def report(out: Path) -> None:
 
     from lam_ros.learning.evaluation import EpisodeResult, Evaluation, paired_difference, wilson_interval
 
-    cells = [json.loads(path.read_text()) for path in sorted(out.glob("*/*.json"))]
+    cells = [json.loads(path.read_text()) for path in sorted(out.glob("*/*.json")) if path.name != "summary.json"]
 
     def pooled(rows: list[dict[str, Any]]) -> Evaluation:
         outcomes = [(1000 * row["seed"] + i, won == "1") for row in rows for i, won in enumerate(row["outcomes"])]
@@ -215,6 +215,7 @@ def report(out: Path) -> None:
     Console(width=190).print(table)
     print(json.dumps(summary))
     (out / "summary.json").write_text(json.dumps(summary, indent=1))
+    write_markdown(summary, out)
     rows_of: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for row in summary:
         if row["method"] in METHODS:
@@ -236,6 +237,30 @@ def report(out: Path) -> None:
         axis.legend(fontsize=8)
         axis.grid(alpha=0.3)
     figure.savefig(out / "peers.png", dpi=110, bbox_inches="tight")
+
+
+HEAD = ("task", "demonstrations", "machine", "budget", "method", "succeeded", "95 %", "lam less this, 95 %", "steps")
+
+
+def write_markdown(summary: list[dict[str, Any]], out: Path) -> None:
+    """Put the table between the README's marks for this folder, where it has them."""
+    readme, begin, end = HERE / "README.md", f"<!-- {out.name} -->\n", f"<!-- end of {out.name} -->"
+    text = readme.read_text()
+    if begin not in text:
+        return
+    rows = [HEAD, ("---",) * len(HEAD)]
+    for row in summary:
+        low, high = row["wilson_95"]
+        said = ""
+        if "lam_less_this" in row:
+            difference, (least, most) = row["lam_less_this"]["rate"], row["lam_less_this"]["interval"]
+            said = f"{difference:+.2f} ({least:+.2f} to {most:+.2f})"
+        succeeded = f"{row['successes']} of {row['episodes']}"
+        what = (row["task"], str(row["demonstrations"]), row["machine"], row["budget"], row["method"])
+        rows.append((*what, succeeded, f"{low:.2f} to {high:.2f}", said, str(max(row["steps"]))))
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    before, _, rest = text.partition(begin)
+    readme.write_text(f"{before}{begin}{table}\n{end}{rest.partition(end)[2]}")
 
 
 def main() -> None:
