@@ -140,7 +140,8 @@ def _remembered(path: Path, figures: dict[str, float]) -> dict[str, float]:
 def faster_precision(network: PolicyNetwork, batch: int) -> str:
     """``bf16`` where a training step of the CNN is faster with it on this machine, else ``float32``; measured."""
     width, height = network.config.image_size
-    images = torch.zeros((min(batch, 64), len(network.contract.cameras), height, width, 3), dtype=torch.uint8)
+    # Few frames: a CPU without instructions for bf16 takes nine times as long.
+    images = torch.zeros((min(batch, 16), len(network.contract.cameras), height, width, 3), dtype=torch.uint8)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     trial = PolicyNetwork(network.config, network.contract).to(device)
     seconds = {}
