@@ -27,12 +27,17 @@ def test_each_tick_is_answered_once_and_everything_is_still_published(graph, arm
     graph.until(lambda: all(publisher.get_subscription_count() for publisher in publishers))
     for tick in range(3):
         stamp = STAMP + tick * TICK
+
+        def is_answered(stamp=stamp, tick=tick):
+            arm.publish_state(stamp)  # as a robot does all the time: the gate brakes without
+            answered = any(m.header.stamp.nanosec == stamp % 10**9 for m in sent)
+            return len(features) == len(wishes) == tick + 1 and answered
+
         arm.publish_state(stamp)
         graph.until(lambda stamp=stamp: action._history._stamps and action._history._stamps[-1] == stamp)
         for camera in robot.cameras:
             arm.publish_frame(camera, stamp)
-        graph.until(lambda tick=tick: len(features) == len(wishes) == tick + 1)
-        graph.until(lambda stamp=stamp: any(m.header.stamp.nanosec == stamp % 10**9 for m in sent))
+        graph.until(is_answered)
     assert action._published == 3
     assert gate._refused_count == 0
     assert [m.header.stamp.nanosec for m in sent if m.header.frame_id == "policy"] == [0, TICK, 2 * TICK]
