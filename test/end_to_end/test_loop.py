@@ -68,7 +68,7 @@ def test_every_demonstration_is_sealed_and_none_lost_a_message(demonstrations):
 def test_training_raises_success_and_the_policy_looks(folder, checkpoint):
     trained = evaluate(folder, checkpoint)["successes"]
     untrained = evaluate(folder, untrained_path(checkpoint), "--core")["successes"]
-    blind = evaluate(folder, checkpoint, "--black-camera", "wrist")["successes"]
+    blind = evaluate(folder, checkpoint, "--black-camera", "all")["successes"]
     assert trained >= 9, f"{trained} of {EPISODES}"
     assert untrained <= 2, f"{untrained} of {EPISODES}"
     assert blind <= trained // 3, f"{blind} of {EPISODES} blind, {trained} seeing"
