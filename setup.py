@@ -63,7 +63,8 @@ setup(
         "cloud": ["fsspec>=2024.2", "gcsfs>=2024.2", "s3fs>=2024.2"],
         "train": ["lightning>=2.5", "matplotlib>=3.7", "pillow>=10", "tensorboard>=2.14"],
         "docs": ["mkdocs-material>=9.5"],
-        "test": ["hypothesis>=6", "pytest>=8", "pytest-timeout>=2"],  # also how colcon knows that the tests are pytest's
+        # Also how colcon knows that the tests are pytest's.
+        "test": ["hypothesis>=6", "pytest>=8", "pytest-timeout>=2"],
         "dev": ["hypothesis>=6", "mypy>=1.10", "pytest>=8", "pytest-timeout>=2", "ruff>=0.6", "types-PyYAML"],
     },
     entry_points={
