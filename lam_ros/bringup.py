@@ -222,8 +222,7 @@ def gazebo_processes(options: Options) -> list[Process]:
             f"Gazebo is not here (no {programs} on the PATH): install it with `apt install ros-<distro>-ros-gz`, "
             "or take the embedded simulator."
         )
-    prefix = _prefix_of("ros_gz_bridge")
-    if prefix is None:
+    if _prefix_of("ros_gz_bridge") is None:
         raise BringUpError("ros_gz_bridge is not installed: `apt install ros-<distro>-ros-gz-bridge`.")
     folder = Path(tempfile.mkdtemp(prefix="lam_ros_gazebo_"))
     world, table = folder / f"{options.task}.sdf", folder / "bridge.yaml"

@@ -61,7 +61,7 @@ def launch_description(what: BringUp, defaults: Mapping[str, str]) -> Any:
         what: simulate, record or deploy.
         defaults: its own launch arguments and their defaults, beside COMMON and OF_NODES.
     """
-    return _described({**COMMON, **defaults, **OF_NODES}, lambda given, context: _nodes(what, given, context))
+    return _described({**COMMON, **defaults, **OF_NODES}, lambda given: _nodes(what, given))
 
 
 def view_description() -> Any:
@@ -76,7 +76,7 @@ def _described(arguments: Mapping[str, str], start: Any) -> Any:
     def checked(context: Any) -> list[Any]:
         given = {name: context.launch_configurations[name] for name in arguments}
         try:
-            return list(start(_typed(given), context))
+            return list(start(_typed(given)))
         except LamError as error:  # ros2 launch would print where in Python it happened
             raise RuntimeError(str(error)) from None
 
@@ -103,7 +103,7 @@ def _typed(given: Mapping[str, str]) -> dict[str, Any]:
     return typed
 
 
-def _nodes(what: BringUp, given: Mapping[str, Any], context: Any) -> list[Any]:
+def _nodes(what: BringUp, given: Mapping[str, Any]) -> list[Any]:
     """The actions that start the processes of a bring-up."""
     from launch.actions import EmitEvent, ExecuteProcess, RegisterEventHandler
     from launch.event_handlers import OnProcessExit
@@ -163,7 +163,7 @@ def _node(spec: NodeSpec, parameters: dict[str, Any], given: Mapping[str, Any], 
     return LifecycleNode(name=spec.name, **said) if spec.is_lifecycle else Node(**said)
 
 
-def _viewers(given: Mapping[str, Any], context: Any) -> list[Any]:
+def _viewers(given: Mapping[str, Any]) -> list[Any]:
     """What shows the robot, as far as it is installed; a sentence about what is not."""
     from ament_index_python.packages import PackageNotFoundError, get_package_prefix
     from launch.actions import LogInfo

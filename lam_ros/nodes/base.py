@@ -282,6 +282,12 @@ class NodeFailedError(Exception):
     """An autostarted node could not start; the process ends with its sentence."""
 
 
+def type_name(kind: Any) -> str:
+    """A message or service class as the graph calls it: ``sensor_msgs/msg/Image``."""
+    package, _, rest = kind.__module__.partition(".")
+    return f"{package}/{rest.partition('.')[0]}/{kind.__name__}"
+
+
 def stamp_to_ns(stamp: Any) -> int:
     """Nanoseconds of a builtin_interfaces/Time."""
     return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)

@@ -14,7 +14,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
-from lam_ros.nodes.base import make_executor, stamp_to_ns
+from lam_ros.nodes.base import make_executor, stamp_to_ns, type_name
 from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES
 from lam_ros.nodes.qos import SENSOR
 from lam_ros.robot_init import Found, FoundCamera
@@ -48,12 +48,6 @@ class _Heard:
         return usual if abs(rate / usual - 1) < NEAR else round(rate, 1)
 
 
-def _type_name(kind: Any) -> str:
-    """A message class as the graph calls it."""
-    package = kind.__module__.partition(".")[0]
-    return f"{package}/msg/{kind.__name__}"
-
-
 class DiscoveryNode(Node):
     """Listens to every image and joint-state topic there is."""
 
@@ -65,7 +59,7 @@ class DiscoveryNode(Node):
 
     def look(self) -> None:
         """Listen to what has appeared since."""
-        kinds = {_type_name(kind): kind for kind in (Image, CompressedImage, JointState)}
+        kinds = {type_name(kind): kind for kind in (Image, CompressedImage, JointState)}
         for topic, types in self.get_topic_names_and_types():
             kind = kinds.get(types[0])
             is_own = any(f"/{part}" in topic for part in OWN)
@@ -98,7 +92,7 @@ class DiscoveryNode(Node):
 
     def _listener(self) -> tuple[str, str] | None:
         """A topic of a type the gate speaks that somebody listens to, and nobody commands."""
-        kinds = {_type_name(kind): name for name, kind in ROBOT_COMMAND_TYPES.items() if kind is not JointState}
+        kinds = {type_name(kind): name for name, kind in ROBOT_COMMAND_TYPES.items() if kind is not JointState}
         for topic, types in sorted(self.get_topic_names_and_types()):
             if types[0] in kinds and self.count_subscribers(topic) and not self.count_publishers(topic):
                 return topic, kinds[types[0]]

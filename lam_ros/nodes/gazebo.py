@@ -91,23 +91,19 @@ class GazeboNode(PlainNode):
         self._heard_ns: int | None = None
         self._on_the_way_s = 0.0
         self._has_begun = False
+        self._trouble = ""
         self._last_objects_ns = 0
         self._placed = self._simulation.placed
         self._make_interfaces()
         self._publish_status()
 
     def _make_interfaces(self) -> None:
-        mimics = {MIMIC_FINGER: "gripper"} if "gripper" in self.robot.joints else {}
-        self._targets = {
-            name: self.create_publisher(Float64, target_topic(name), COMMAND) for name in self.robot.joints
-        }
-        self._mimics = {
-            follower: (
-                self.create_publisher(Float64, target_topic(follower), COMMAND),
-                self.robot.joint_names.index(leader),
-            )
-            for follower, leader in mimics.items()
-        }
+        places = {name: place for place, name in enumerate(self.robot.joint_names)}
+        if "gripper" in places:
+            places[MIMIC_FINGER] = places["gripper"]
+        self._targets = [
+            (self.create_publisher(Float64, target_topic(name), COMMAND), place) for name, place in places.items()
+        ]
         self._objects = self.create_publisher(MarkerArray, "simulation/objects", STREAM)
         self._status_publisher = self.create_publisher(DiagnosticStatus, "simulation/status", LATCHED)
         kind = ROBOT_COMMAND_TYPES[self.robot.command.type]
@@ -134,10 +130,8 @@ class GazeboNode(PlainNode):
         self.note("robot command", OK, "commands fit the robot")
 
     def _move(self, positions: np.ndarray) -> None:
-        for publisher, value in zip(self._targets.values(), positions, strict=True):
-            publisher.publish(Float64(data=float(value)))
-        for publisher, leader in self._mimics.values():
-            publisher.publish(Float64(data=float(positions[leader])))
+        for publisher, place in self._targets:
+            publisher.publish(Float64(data=float(positions[place])))
 
     def _on_pose(self, body: str, message: PoseStamped) -> None:
         place, turn = message.pose.position, message.pose.orientation

@@ -20,10 +20,11 @@ from rclpy.signals import SignalHandlerOptions
 from lam_ros.bringup import NODES
 from lam_ros.config import load_robot
 from lam_ros.contract import Contract
+from lam_ros.nodes.base import type_name
 
 ROBOT = "desk_arm"
 OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")  # which every node has
-SERVICES_OF_ROS = ("_parameters", "parameter", "_type_description", "change_state", "_state", "_states", "transition")
+SERVICES_OF_ROS = ("parameter", "_type_description", "_state", "transition")
 GLOBAL_TOPICS = ("/diagnostics", "/clock", "/tf", "/tf_static")
 TOPICS_OF_ROS = ("rosout", "parameter_events", "transition_event", "/clock")
 
@@ -61,11 +62,6 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
     return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *lines, ""] if lines else []
 
 
-def _type_name(kind: Any) -> str:
-    package, _, rest = kind.__module__.partition(".")
-    return f"{package}/{rest.partition('.')[0]}/{kind.__name__}"
-
-
 def _default(value: Any) -> str:
     return f"`{value!r}`".replace("'", '"') if isinstance(value, str) else f"`{str(value).lower()}`"
 
@@ -97,7 +93,7 @@ def _topics(endpoints: Iterable[Any], does: str) -> list[tuple[str, ...]]:
         topic = endpoint.topic_name
         if not topic.endswith(TOPICS_OF_ROS) or (topic == "/clock" and does == "publishes"):
             shown = topic if topic in GLOBAL_TOPICS else topic.removeprefix("/")
-            rows.add((does, f"`{shown}`", _type_name(endpoint.msg_type)))
+            rows.add((does, f"`{shown}`", type_name(endpoint.msg_type)))
     return sorted(rows)
 
 
@@ -106,7 +102,7 @@ def _services(node: Any) -> list[tuple[str, ...]]:
     for service in node.services:
         name = service.srv_name.rpartition("/")[2]
         if not any(part in name for part in SERVICES_OF_ROS):
-            rows.append(("serves", f"`{service.srv_name.lstrip('/')}`", _type_name(service.srv_type)))
+            rows.append(("serves", f"`{service.srv_name.lstrip('/')}`", type_name(service.srv_type)))
     return sorted(rows)
 
 

@@ -308,10 +308,11 @@ class _World:
                 _text(link, "gravity", "false")
         self._shapes(link, body)
         poses = self._system(thing, "PosePublisher")
-        for tag, value in (("publish_model_pose", "true"), ("publish_link_pose", "false"), ("update_frequency", "50")):
-            _text(poses, tag, value)
-        for tag in ("publish_nested_model_pose", "use_pose_vector_msg"):
-            _text(poses, tag, "true" if tag.startswith("publish") else "false")
+        _text(poses, "update_frequency", "50")
+        for tag in ("publish_model_pose", "publish_nested_model_pose"):
+            _text(poses, tag, "true")
+        for tag in ("publish_link_pose", "use_pose_vector_msg"):
+            _text(poses, tag, "false")
 
     @property
     def objects(self) -> list[str]:
