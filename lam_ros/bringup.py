@@ -17,17 +17,21 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from lam_ros.config import load_robot
+from lam_ros.config import load_robot, urdf_path
 from lam_ros.errors import BringUpError
 from lam_ros.share import share_path
+
+if TYPE_CHECKING:
+    from lam_ros.simulation.ros2_control import GazeboVersion
 
 PR_SET_PDEATHSIG = 1
 FOLLOW_PARENT = "LAM_ROS_FOLLOW_PARENT"  # set by launch files for their nodes
 GRACE_S = 6.0  # for a node to stop by itself
+CONTROLLERS_TIMEOUT_S = 60  # for Gazebo to run them
 BringUp = Literal["simulate", "record", "deploy", "gate"]
 Simulator = Literal["embedded", "gazebo"]
 LIFECYCLE_NODES = ("perception", "action", "gate", "recorder")
@@ -35,13 +39,19 @@ LIFECYCLE_NODES = ("perception", "action", "gate", "recorder")
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One kind of process: the nodes in it (modules of lam_ros.nodes) and what it is for."""
+    """One kind of process: the nodes in it (modules of lam_ros.nodes) and what it is for.
+
+    Attributes:
+        package, program: whose executable it is, where it is not lam_ros' own.
+        ends: whether it does its work and ends, well where its exit code is 0.
+    """
 
     name: str
     parts: tuple[str, ...]
     summary: str
     package: str = "lam_ros"
     program: str = ""
+    ends: bool = False
 
     @property
     def executable(self) -> str:
@@ -77,10 +87,11 @@ NODES: dict[str, NodeSpec] = {
 
 @dataclass(frozen=True)
 class Process:
-    """One process to start: a node of the table and its parameters."""
+    """One process to start: a node of the table, its parameters, and what its program wants to be told beside."""
 
     node: NodeSpec
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
 
     def arguments(self) -> list[str]:
         """Its command line. Strings are quoted as YAML wants them, so that no text is taken for a number."""
@@ -90,17 +101,19 @@ class Process:
         if self.node.package != "lam_ros":
             prefix = _prefix_of(self.node.package) or Path()
             start = [str(prefix / "lib" / self.node.package / self.node.executable)]
-        return [*start, "--ros-args", *options]
+        return [*start, *self.words, "--ros-args", *options]
+
+    def has_failed(self, code: int | None) -> bool:
+        """Whether that exit code (None while it runs) is a process gone that should be there."""
+        return code is not None and not (self.node.ends and code == 0)
 
 
 @dataclass(frozen=True)
 class Command(Process):
     """A program that is no ROS node."""
 
-    command: tuple[str, ...] = ()
-
     def arguments(self) -> list[str]:
-        return list(self.command)
+        return list(self.words)
 
 
 @dataclass(frozen=True)
@@ -112,12 +125,16 @@ class GazeboOptions:
         headless: without a window.
         render_engine: of the cameras: ogre2, or ogre where there is no GPU.
         world: an SDF of your own instead of the task's; it must hold the arm and the task's objects by their names.
+        ros2_control: whether ros2_control's controllers move the arm, instead of Gazebo's own.
+        namespace: of the controllers: the nodes' own.
     """
 
     version: Literal["auto", "harmonic", "fortress"] = "auto"
     headless: bool = False
     render_engine: str = "ogre2"
     world: str = ""
+    ros2_control: bool = False
+    namespace: str = ""
 
 
 @dataclass(frozen=True)
@@ -213,7 +230,7 @@ def gazebo_processes(options: Options) -> list[Process]:
     from lam_ros.simulation.gazebo import bridge_table, world_sdf
 
     given, robot = options.gazebo, load_robot(options.robot)
-    tools = {"harmonic": "gz", "fortress": "ign"}
+    tools: dict[GazeboVersion, str] = {"harmonic": "gz", "fortress": "ign"}
     wanted = list(tools) if given.version == "auto" else [given.version]
     version = next((name for name in wanted if shutil.which(tools[name])), None)
     if version is None:
@@ -226,22 +243,56 @@ def gazebo_processes(options: Options) -> list[Process]:
         raise BringUpError("ros_gz_bridge is not installed: `apt install ros-<distro>-ros-gz-bridge`.")
     folder = Path(tempfile.mkdtemp(prefix="lam_ros_gazebo_"))
     world, table = folder / f"{options.task}.sdf", folder / "bridge.yaml"
+    controllers = folder / "controllers.yaml" if given.ros2_control else None
     if given.world:
         world = Path(given.world)
         if not world.is_file():
             raise BringUpError(f"there is no world {world}; give the path of an SDF file.")
     else:
-        world.write_text(world_sdf(robot, options.task, options.robot, version, given.render_engine))  # type: ignore[arg-type]
-    table.write_text(yaml.safe_dump(bridge_table(robot, options.task, options.robot), sort_keys=False))
+        sdf = world_sdf(robot, options.task, options.robot, version, given.render_engine, controllers, given.namespace)
+        world.write_text(sdf)
+    rows = bridge_table(robot, options.task, options.robot, given.ros2_control)
+    table.write_text(yaml.safe_dump(rows, sort_keys=False))
     run = ("gz", "sim") if version == "harmonic" else ("ign", "gazebo")
     command = (*run, "-r", *(("-s", "--headless-rendering") if given.headless else ()), str(world))
     seed = {name: value for name, value in options.simulation.items() if name == "seed"}
-    parameters = {"robot": options.robot, "task": options.task, "gz_version": version, "use_sim_time": True, **seed}
+    how = {"gz_version": version, "ros2_control": given.ros2_control}
+    parameters = {"robot": options.robot, "task": options.task, "use_sim_time": True, **how, **seed}
     bridge = NodeSpec("bridge", (), "topics between Gazebo and ROS", "ros_gz_bridge", "parameter_bridge")
     return [
-        Command(NodeSpec("gz", (), "Gazebo itself"), {}, command),
+        Command(NodeSpec("gz", (), "Gazebo itself"), words=command),
         Process(bridge, {"config_file": str(table)}),
+        *(control_processes(options, version, controllers) if controllers else ()),
         Process(NODES["gazebo"], parameters),
+    ]
+
+
+def control_processes(options: Options, version: GazeboVersion, parameters: Path) -> list[Process]:
+    """What ros2_control needs beside Gazebo: the tagged URDF, and somebody to start the controllers.
+
+    Args:
+        parameters: file to write the controllers' parameters to.
+
+    Raises:
+        BringUpError: a package is not installed.
+    """
+    from lam_ros.simulation.ros2_control import CONTROLLERS, PLUGINS, controller_parameters, tagged_urdf
+
+    needed = (PLUGINS[version].package, "controller_manager", "joint_trajectory_controller", "robot_state_publisher")
+    missing = [package for package in needed if _prefix_of(package) is None]
+    if missing:
+        debian = " ".join(f"ros-<distro>-{package.replace('_', '-')}" for package in missing)
+        raise BringUpError(f"ros2_control in Gazebo needs {', '.join(missing)}: `apt install {debian}`.")
+    robot = load_robot(options.robot)
+    parameters.write_text(yaml.safe_dump(controller_parameters(robot), sort_keys=False))
+    described = tagged_urdf(robot, urdf_path(robot, options.robot), version)
+    name = "robot_state_publisher"
+    publisher = NodeSpec(name, (), "the arm's URDF and its tf", name, name)
+    spawner = NodeSpec("spawner", (), "starts the controllers", "controller_manager", "spawner", ends=True)
+    words = (*CONTROLLERS, "--controller-manager-timeout", str(CONTROLLERS_TIMEOUT_S))
+    return [
+        Process(publisher, {"robot_description": described, "use_sim_time": True}),
+        Process(spawner, {}, words),
     ]
 
 
@@ -347,9 +398,10 @@ class Supervisor:
 
     def check(self) -> None:
         """Raises BringUpError, naming the node and why, when a process has ended."""
-        for name, (_, popen) in self._running.items():
+        for name, (process, popen) in self._running.items():
             code = popen.poll()
-            if code is not None:
+            if process.has_failed(code):
+                assert code is not None
                 time.sleep(0.1)  # its last line may still be on its way
                 said = self._last_lines.get(name, "")
                 raise BringUpError(f"{name} {_how_it_ended(code)}" + (f": {said}" if said else "."))
@@ -358,7 +410,8 @@ class Supervisor:
         """Start one dead process again; a sentence about it, None when all live."""
         for name, (process, popen) in list(self._running.items()):
             code = popen.poll()
-            if code is not None:
+            if process.has_failed(code):
+                assert code is not None
                 self._start(process)
                 return f"{name} {_how_it_ended(code)}; it is started again."
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from lam_ros.bringup import (
     BringUp,
     Command,
     GazeboOptions,
-    NodeSpec,
     Options,
+    Process,
     node_environment,
     plan,
 )
@@ -25,7 +26,7 @@ from lam_ros.config import load_robot, urdf_path
 from lam_ros.errors import BringUpError, LamError
 
 TRUE, FALSE = ("true", "1"), ("false", "0")
-FLAGS = ("simulated", "composed", "respawn", "autostart", "headless", "rviz", "foxglove")
+FLAGS = ("simulated", "composed", "respawn", "autostart", "headless", "rviz", "foxglove", "ros2_control")
 RESPAWN_DELAY_S = 2.0
 
 # Of every launch file, with their defaults; what says more about one of them stands in ARGUMENTS.
@@ -49,6 +50,7 @@ ARGUMENTS = {
     "headless": "Gazebo without a window.",
     "render_engine": "Of Gazebo's cameras: ogre2, or ogre where there is no GPU.",
     "world": "An SDF of your own instead of the task's; with the arm and the task's objects by their names.",
+    "ros2_control": "Let ros2_control's joint_trajectory_controller move the arm in Gazebo (needs gz_ros2_control).",
     "rviz": "Start RViz, where it is installed.",
     "foxglove": "Start foxglove_bridge, where it is installed; `lam robot layout` writes a layout for it.",
 }
@@ -109,19 +111,29 @@ def _nodes(what: BringUp, given: Mapping[str, Any]) -> list[Any]:
     from launch.event_handlers import OnProcessExit
     from launch.events import Shutdown
 
-    def shut_down(event: Any, context: Any) -> Any:
+    def shut_down(process: Process, event: Any, context: Any) -> Any:
         # While it is shutting down already, a second shutdown would make Ctrl-C end with exit code 1.
-        return None if context.is_shutdown else [EmitEvent(event=Shutdown(reason=f"{event.process_name} ended"))]
+        if context.is_shutdown or not process.has_failed(event.returncode):
+            return None
+        return [EmitEvent(event=Shutdown(reason=f"{event.process_name} ended"))]
 
     options = {name: value for name, value in given.items() if name in Options.__dataclass_fields__}
     if "gz_version" in given:
-        gazebo = GazeboOptions(given["gz_version"], given["headless"], given["render_engine"], given["world"])
+        gazebo = GazeboOptions(
+            given["gz_version"],
+            given["headless"],
+            given["render_engine"],
+            given["world"],
+            given["ros2_control"],
+            given["namespace"],
+        )
         options |= {"simulator": "gazebo", "gazebo": gazebo}
     actions = _environment()
     for process in plan(what, Options(**options)):
+        on_exit = partial(shut_down, process)
         if isinstance(process, Command):
             command = ExecuteProcess(cmd=process.arguments(), output="screen", name=process.node.name)
-            actions += [command, RegisterEventHandler(OnProcessExit(target_action=command, on_exit=shut_down))]
+            actions += [command, RegisterEventHandler(OnProcessExit(target_action=command, on_exit=on_exit))]
             continue
         parameters = dict(process.parameters)
         if given["use_sim_time"] is not None and "use_sim_time" in parameters:
@@ -129,10 +141,10 @@ def _nodes(what: BringUp, given: Mapping[str, Any]) -> list[Any]:
         if "autostart" in parameters:
             parameters["autostart"] = given["autostart"]
         respawns = given["respawn"] and process.node.may_respawn
-        node = _node(process.node, parameters, given, respawns)
+        node = _node(process, parameters, given, respawns)
         actions.append(node)
         if not respawns:
-            actions.append(RegisterEventHandler(OnProcessExit(target_action=node, on_exit=shut_down)))
+            actions.append(RegisterEventHandler(OnProcessExit(target_action=node, on_exit=on_exit)))
     return actions
 
 
@@ -143,12 +155,20 @@ def _environment() -> list[Any]:
     return [SetEnvironmentVariable(name, value) for name, value in wanted.items() if os.environ.get(name) != value]
 
 
-def _node(spec: NodeSpec, parameters: dict[str, Any], given: Mapping[str, Any], respawns: bool) -> Any:
+def _node(process: Process, parameters: Mapping[str, Any], given: Mapping[str, Any], respawns: bool) -> Any:
     from launch_ros.actions import LifecycleNode, Node
+    from launch_ros.parameter_descriptions import ParameterValue
 
+    spec = process.node
+    # Else launch reads a text as YAML: a task called 123 would be a number, and a URDF an error.
+    parameters = {
+        name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
+        for name, value in parameters.items()
+    }
     said: dict[str, Any] = {
         "package": spec.package,
         "executable": spec.executable,
+        "arguments": list(process.words),
         "namespace": given["namespace"],
         "parameters": [parameters, given["params_file"]] if given["params_file"] else [parameters],
         "output": "screen",

@@ -11,6 +11,7 @@ ARGUMENTS = {
     "headless": "false",
     "render_engine": "ogre2",
     "world": "",
+    "ros2_control": "false",
 }
 
 

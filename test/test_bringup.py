@@ -107,6 +107,12 @@ def test_what_is_missing_is_said_with_the_cure(tmp_path: Path) -> None:
         plan("simulate", Options("no_robot.yaml"))
 
 
+def test_a_process_that_ends_well_is_not_missed() -> None:
+    spawner, gate = Process(NodeSpec("spawner", (), "", ends=True)), Process(NODES["gate"])
+    assert [spawner.has_failed(code) for code in (None, 0, 1, -9)] == [False, False, True, True]
+    assert [gate.has_failed(code) for code in (None, 0, 1, -9)] == [False, True, True, True]
+
+
 @pytest.mark.parametrize(
     "value", ["reach", "007", "yes", "1e3", "put: it 'in' the \"box\"", "Würfel", "box 📦", "", True, 3, 0.5]
 )
@@ -154,7 +160,7 @@ class Script(Process):
 
 
 def script(name: str, code: str) -> Script:
-    return Script(NodeSpec(name, (), ""), {}, code)
+    return Script(NodeSpec(name, (), ""), code=code)
 
 
 def wait_until_dead(pid: int) -> None:

@@ -15,6 +15,7 @@ import pytest
 from lam_ros.launching import ARGUMENTS
 from lam_ros.share import share_path
 
+PACKAGES = "share/ament_index/resource_index/packages"
 LAUNCH_FILES = ("simulate", "record", "deploy", "gazebo", "view")
 
 # Read off the sources of launch and launch_ros, branches humble and rolling: names, and the keywords that they take.
@@ -112,6 +113,18 @@ def nodes(actions: list[Action]) -> dict[str, Action]:
     return {a.named["executable"]: a for a in actions if a.kind in ("Node", "LifecycleNode")}
 
 
+def parameters(node: Action) -> dict[str, Any]:
+    """A node's own parameters; a text is told to be one, since launch would read it as YAML."""
+    found = {}
+    for name, value in node.named["parameters"][0].items():
+        assert not isinstance(value, str)
+        found[name] = value
+        if isinstance(value, Action):
+            assert (value.kind, value.named) == ("ParameterValue", {"value_type": str})
+            (found[name],) = value.given
+    return found
+
+
 @pytest.mark.parametrize("file", ["lam_ros/launching.py", *(f"launch/{name}.launch.py" for name in LAUNCH_FILES)])
 def test_only_names_of_every_distribution_are_imported(file: str) -> None:
     tree = ast.parse(share_path("package.xml").parent.joinpath(file).read_text())
@@ -181,7 +194,7 @@ def test_the_gate_never_comes_back_by_itself(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_launch")
 def test_the_end_of_a_node_ends_all_but_once() -> None:
     (first, *_) = [a.given[0] for a in started("simulate") if a.kind == "RegisterEventHandler"]
-    event = SimpleNamespace(process_name="gate_node-2")
+    event = SimpleNamespace(process_name="gate_node-2", returncode=0)
     (emitted,) = first.named["on_exit"](event, SimpleNamespace(is_shutdown=False))
     assert emitted.named["event"].named["reason"] == "gate_node-2 ended"
     assert first.named["on_exit"](event, SimpleNamespace(is_shutdown=True)) is None
@@ -197,9 +210,10 @@ def test_arguments_reach_the_nodes(tmp_path: Path) -> None:
         )
     )
     gate, simulation = found["gate_node"].named, found["simulation_node"].named
-    assert simulation["parameters"][0]["task"] == "push"
+    assert parameters(found["simulation_node"])["task"] == "push"
     assert "use_sim_time" not in simulation["parameters"][0]  # it makes the time
-    assert gate["parameters"] == [{"robot": "desk_arm", "use_sim_time": False, "autostart": False}, str(file)]
+    assert parameters(found["gate_node"]) == {"robot": "desk_arm", "use_sim_time": False, "autostart": False}
+    assert gate["parameters"][1:] == [str(file)]
     assert gate["ros_arguments"] == ["--log-level", "debug"]
 
 
@@ -227,9 +241,8 @@ def gazebo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent))
-    marker = tmp_path / "share/ament_index/resource_index/packages/ros_gz_bridge"
-    marker.parent.mkdir(parents=True)
-    marker.touch()
+    (tmp_path / PACKAGES).mkdir(parents=True)
+    (tmp_path / PACKAGES / "ros_gz_bridge").touch()
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
     return program
 
@@ -244,7 +257,7 @@ def test_gazebo_runs_the_tasks_world_behind_its_bridge() -> None:
     assert list(found) == ["parameter_bridge", "gazebo_node", "gate_node", "teleop_node"]
     bridge = found["parameter_bridge"].named
     assert (bridge["package"], bridge["namespace"]) == ("ros_gz_bridge", "left")
-    assert "camera/wrist/image_raw" in Path(bridge["parameters"][0]["config_file"]).read_text()
+    assert "camera/wrist/image_raw" in Path(parameters(found["parameter_bridge"])["config_file"]).read_text()
     assert all(
         node.named["parameters"][0]["use_sim_time"] for name, node in found.items() if name != "parameter_bridge"
     )
@@ -264,6 +277,29 @@ def test_a_missing_gazebo_is_one_sentence(gazebo: Path, monkeypatch: pytest.Monk
     gazebo.unlink()
     with pytest.raises(RuntimeError, match="no `gz` or `ign` on the PATH"):
         started("gazebo")
+
+
+@pytest.mark.usefixtures("_launch", "gazebo")
+def test_ros2_control_moves_gazebos_arm_where_it_is_installed(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="ros2_control in Gazebo needs gz_ros2_control, controller_manager, "):
+        started("gazebo", ros2_control="true")
+    for package in ("gz_ros2_control", "controller_manager", "joint_trajectory_controller", "robot_state_publisher"):
+        (tmp_path / PACKAGES / package).touch()
+    actions = started("gazebo", ros2_control="true", task="push", namespace="left")
+    found = nodes(actions)
+    assert list(found)[:4] == ["parameter_bridge", "robot_state_publisher", "spawner", "gazebo_node"]
+    assert parameters(found["gazebo_node"])["ros2_control"] is True
+    assert "<ros2_control" in parameters(found["robot_state_publisher"])["robot_description"]
+    assert found["spawner"].named["arguments"][:2] == ["joint_state_broadcaster", "joint_trajectory_controller"]
+    (server,) = [action.named["cmd"] for action in actions if action.kind == "ExecuteProcess"]
+    assert "gz_ros2_control-system" in Path(server[-1]).read_text()
+    assert "joint_state" not in Path(parameters(found["parameter_bridge"])["config_file"]).read_text()
+    # The spawner does its work and ends; only when that fails, all ends.
+    handlers = [a.given[0].named for a in actions if a.kind == "RegisterEventHandler"]
+    (ended,) = [named["on_exit"] for named in handlers if named["target_action"] is found["spawner"]]
+    going = SimpleNamespace(is_shutdown=False)
+    assert ended(SimpleNamespace(process_name="spawner-3", returncode=0), going) is None
+    assert len(ended(SimpleNamespace(process_name="spawner-3", returncode=1), going)) == 1
 
 
 @pytest.mark.usefixtures("_launch")

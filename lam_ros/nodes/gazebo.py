@@ -19,15 +19,17 @@ from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64
 from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
 
 from lam_ros.contract import NANOSECONDS
 from lam_ros.errors import ContractError, SimulationError
 from lam_ros.nodes.base import ERROR, OK, WARN, PlainNode, stamp_to_ns
-from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES, command_positions
+from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES, command_positions, trajectory_message
 from lam_ros.nodes.qos import COMMAND, LATCHED, SENSOR, STREAM
 from lam_ros.nodes.stage import objects_message, status_message
 from lam_ros.simulation.gazebo import pose_topic, target_topic, world_name
+from lam_ros.simulation.ros2_control import TRAJECTORY_TOPIC
 from lam_ros.simulation.simulation import MIMIC_FINGER, Simulation
 from lam_ros.simulation.tasks import TASKS
 
@@ -81,6 +83,12 @@ class GazeboNode(PlainNode):
         self.declare("task", "reach", f"Task on the table: {', '.join(TASKS)}.", read_only=True)
         self.declare("seed", 0, "Seed of the first episode; each reset counts up.", (0, 2**31 - 1))
         self.declare("gz_version", "harmonic", "harmonic (and later) or fortress.", read_only=True)
+        self.declare(
+            "ros2_control",
+            False,
+            "Whether ros2_control's joint_trajectory_controller moves the arm, not Gazebo's own.",
+            read_only=True,
+        )
         task = self.parameter("task")
         self._simulation = Simulation(self.robot, task, self.robot_file)
         self._place = place or gazebo_service(world_name(task), self.parameter("gz_version"))
@@ -98,12 +106,7 @@ class GazeboNode(PlainNode):
         self._publish_status()
 
     def _make_interfaces(self) -> None:
-        places = {name: place for place, name in enumerate(self.robot.joint_names)}
-        if "gripper" in places:
-            places[MIMIC_FINGER] = places["gripper"]
-        self._targets = [
-            (self.create_publisher(Float64, target_topic(name), COMMAND), place) for name, place in places.items()
-        ]
+        self._move = self._move_by_trajectories() if self.parameter("ros2_control") else self._move_by_targets()
         self._objects = self.create_publisher(MarkerArray, "simulation/objects", STREAM)
         self._status_publisher = self.create_publisher(DiagnosticStatus, "simulation/status", LATCHED)
         kind = ROBOT_COMMAND_TYPES[self.robot.command.type]
@@ -117,6 +120,27 @@ class GazeboNode(PlainNode):
         self.need_publisher(self.robot.joint_states.topic)
         self.need_publisher(self.robot.command.topic)
 
+    def _move_by_targets(self) -> Callable[[np.ndarray], None]:
+        """Sends positions (J,) to Gazebo's own controllers, one for each joint."""
+        places = {name: place for place, name in enumerate(self.robot.joint_names)}
+        if "gripper" in places:
+            places[MIMIC_FINGER] = places["gripper"]
+        targets = [
+            (self.create_publisher(Float64, target_topic(name), COMMAND), place) for name, place in places.items()
+        ]
+
+        def move(positions: np.ndarray) -> None:
+            for publisher, place in targets:
+                publisher.publish(Float64(data=float(positions[place])))
+
+        return move
+
+    def _move_by_trajectories(self) -> Callable[[np.ndarray], None]:
+        """Sends positions (J,) to ros2_control's trajectory controller."""
+        publisher = self.create_publisher(JointTrajectory, TRAJECTORY_TOPIC, COMMAND)
+        names, period_s = self.robot.joint_names, 1 / self.robot.policy.rate_hz  # when the next command comes
+        return lambda positions: publisher.publish(trajectory_message(names, positions, period_s))
+
     # What comes in
 
     def _on_robot_command(self, message: Any) -> None:
@@ -128,10 +152,6 @@ class GazeboNode(PlainNode):
             self.note("robot command", ERROR, str(error))
             return
         self.note("robot command", OK, "commands fit the robot")
-
-    def _move(self, positions: np.ndarray) -> None:
-        for publisher, place in self._targets:
-            publisher.publish(Float64(data=float(positions[place])))
 
     def _on_pose(self, body: str, message: PoseStamped) -> None:
         place, turn = message.pose.position, message.pose.orientation

@@ -32,18 +32,23 @@ def joint_message(names: tuple[str, ...], positions: np.ndarray, stamp_ns: int, 
 def robot_command(robot: RobotConfig, positions: np.ndarray, reach_in_s: float) -> Any:
     """A command (J,) in the type the robot YAML names.
 
-    A trajectory is stamped zero, "now" to every trajectory controller, and reaches its one point in ``reach_in_s``.
+    Args:
+        reach_in_s: of a trajectory: when its one point is to be reached.
     """
     values = positions.astype(float).tolist()
     if robot.command.type == "multi_array":
         return Float64MultiArray(data=values)
     if robot.command.type == "joint_state":
         return JointState(name=list(robot.joint_names), position=values)
+    return trajectory_message(robot.joint_names, positions, reach_in_s)
+
+
+def trajectory_message(names: tuple[str, ...], positions: np.ndarray, reach_in_s: float) -> JointTrajectory:
+    """trajectory_msgs/JointTrajectory of one point (J,), stamped zero: "now" to every trajectory controller."""
     nanoseconds = round(reach_in_s * 1e9)
-    point = JointTrajectoryPoint(
-        positions=values, time_from_start=Duration(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
-    )
-    return JointTrajectory(joint_names=list(robot.joint_names), points=[point])
+    reach_in = Duration(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+    point = JointTrajectoryPoint(positions=positions.astype(float).tolist(), time_from_start=reach_in)
+    return JointTrajectory(joint_names=list(names), points=[point])
 
 
 def command_positions(message: Any, contract: Contract) -> np.ndarray:

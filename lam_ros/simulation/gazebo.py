@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from xml.etree import ElementTree
 
 import mujoco
@@ -23,10 +23,10 @@ import numpy as np
 
 from lam_ros.config import RobotConfig, urdf_path
 from lam_ros.errors import SimulationError
+from lam_ros.simulation.ros2_control import GazeboVersion, plugin_element
 from lam_ros.simulation.simulation import compile_world
 from lam_ros.simulation.world import PHYSICS_STEP_S
 
-GazeboVersion = Literal["harmonic", "fortress"]
 # A camera of MuJoCo looks along -z with y up, a sensor of Gazebo along x with z up: Gazebo's axes in MuJoCo's.
 GAZEBO_CAMERA = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, 1.0], [-1.0, 0.0, 0.0]])
 TRAY_KG = 5.0  # what MuJoCo places without physics, but can be hit, is heavy here
@@ -94,8 +94,15 @@ def _pose(parent: ElementTree.Element, position: np.ndarray, rotation: np.ndarra
 class _World:
     """Writes one world."""
 
-    def __init__(self, robot: RobotConfig, task: str, robot_file: str | Path | None, version: GazeboVersion) -> None:
-        self._robot, self._task, self._version = robot, task, version
+    def __init__(
+        self,
+        robot: RobotConfig,
+        task: str,
+        robot_file: str | Path | None,
+        version: GazeboVersion,
+        control: ElementTree.Element | None = None,
+    ) -> None:
+        self._robot, self._task, self._version, self._control = robot, task, version, control
         self._model, self._made = compile_world(robot, task, robot_file)
         self._data = mujoco.MjData(self._model)
         self._made.shuffle(self._model, self._data, np.random.default_rng(0))
@@ -228,6 +235,9 @@ class _World:
             self._cameras(link, body)
             if body != root:
                 self._joint(arm, body)
+        if self._control is not None:
+            arm.append(self._control)
+            return
         self._system(arm, "JointStatePublisher")
         for joint in self.driven:
             plugin = self._system(arm, "JointPositionController")
@@ -331,6 +341,8 @@ def world_sdf(
     robot_file: str | Path | None = None,
     version: GazeboVersion = "harmonic",
     render_engine: str = "ogre2",
+    controllers: Path | None = None,
+    namespace: str = "",
 ) -> str:
     """The SDF 1.6 text of a world with the arm, the table and the task's objects.
 
@@ -340,11 +352,14 @@ def world_sdf(
         robot_file: the YAML the robot came from.
         version: whose plugin names to use: ``harmonic`` (and later) or ``fortress``.
         render_engine: ``ogre2``, or ``ogre`` where there is no GPU.
+        controllers: parameters of ros2_control's controllers, which then move the arm instead of Gazebo's own.
+        namespace: theirs.
 
     Raises:
         SimulationError, ConfigError: no such task, or a URDF that cannot be used.
     """
-    return _World(robot, task, robot_file, version).sdf(render_engine)
+    control = plugin_element(robot, version, controllers, namespace) if controllers else None
+    return _World(robot, task, robot_file, version, control).sdf(render_engine)
 
 
 def target_topic(joint: str) -> str:
@@ -357,8 +372,13 @@ def pose_topic(body: str) -> str:
     return f"gazebo/{body}/pose"
 
 
-def bridge_table(robot: RobotConfig, task: str, robot_file: str | Path | None = None) -> list[dict[str, str]]:
-    """What ros_gz_bridge carries, as its ``config_file`` wants it: every topic of the robot under its name in ROS."""
+def bridge_table(
+    robot: RobotConfig, task: str, robot_file: str | Path | None = None, ros2_control: bool = False
+) -> list[dict[str, str]]:
+    """What ros_gz_bridge carries, as its ``config_file`` wants it: every topic of the robot under its name in ROS.
+
+    Under ros2_control joints need no bridge: its controllers speak ROS.
+    """
     world = _World(robot, task, robot_file, "harmonic")
     arm, stage = f"/model/{robot.name}", f"/world/{world_name(task)}"
 
@@ -371,16 +391,15 @@ def bridge_table(robot: RobotConfig, task: str, robot_file: str | Path | None = 
             "direction": direction,
         }
 
-    rows = [
-        row("/clock", "/clock", "rosgraph_msgs/msg/Clock", "Clock"),
-        row(robot.joint_states.topic, f"{stage}{arm}/joint_state", "sensor_msgs/msg/JointState", "Model"),
-    ]
+    rows = [row("/clock", "/clock", "rosgraph_msgs/msg/Clock", "Clock")]
+    if not ros2_control:
+        rows.append(row(robot.joint_states.topic, f"{stage}{arm}/joint_state", "sensor_msgs/msg/JointState", "Model"))
     for name, camera in robot.cameras.items():
         topic = gazebo_camera(robot, name)
         info = camera.topic.rpartition("/")[0] + "/camera_info"
         rows.append(row(camera.topic, topic, "sensor_msgs/msg/Image", "Image"))
         rows.append(row(info, topic.rpartition("/")[0] + "/camera_info", "sensor_msgs/msg/CameraInfo", "CameraInfo"))
-    for joint in world.driven:
+    for joint in () if ros2_control else world.driven:
         gazebo = f"{arm}/joint/{joint}/0/cmd_pos"
         rows.append(row(target_topic(joint), gazebo, "std_msgs/msg/Float64", "Double", "ROS_TO_GZ"))
     for body in world.objects:

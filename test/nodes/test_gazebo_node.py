@@ -21,6 +21,7 @@ from lam_ros.nodes.gazebo import GazeboNode, gazebo_service
 from lam_ros.nodes.joints import joint_message, robot_command
 from lam_ros.nodes.qos import LATCHED
 from lam_ros.simulation.gazebo import pose_topic, target_topic
+from lam_ros.simulation.ros2_control import TRAJECTORY_TOPIC
 from lam_ros.simulation.simulation import Simulation
 
 PERIOD_S = 0.01
@@ -85,6 +86,20 @@ def node(graph, stand_in):
 @pytest.fixture
 def status(graph, node):
     return graph.listen(DiagnosticStatus, "simulation/status", LATCHED)
+
+
+def test_under_ros2_control_the_trajectory_controller_moves_the_arm(graph, robot, stand_in):
+    trajectories = graph.listen(JointTrajectory, TRAJECTORY_TOPIC)
+    node = graph.add(partial(GazeboNode, stand_in.place), robot="desk_arm", task="push", seed=4, ros2_control=True)
+    graph.until(lambda: node.count_subscribers(TRAJECTORY_TOPIC))
+    stand_in.until(lambda: trajectories)  # on its way home
+    (point,) = trajectories[-1].points
+    assert tuple(trajectories[-1].joint_names) == robot.joint_names
+    simulation = Simulation(robot, "push", "desk_arm")
+    simulation.reset(4)
+    np.testing.assert_allclose(point.positions, simulation.state, atol=1e-6)
+    assert (point.time_from_start.sec, point.time_from_start.nanosec) == (0, 50_000_000)
+    assert stand_in.targets == {}
 
 
 def outcome(status):

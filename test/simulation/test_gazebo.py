@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import mujoco
@@ -16,6 +17,7 @@ from lam_ros.config import load_robot, urdf_path
 from lam_ros.errors import SimulationError
 from lam_ros.share import share_path
 from lam_ros.simulation.gazebo import GAZEBO_CAMERA, bridge_table, rotation_to_rpy, world_sdf
+from lam_ros.simulation.ros2_control import CONTROLLERS, PLUGINS, controller_parameters, tagged_urdf
 from lam_ros.simulation.simulation import compile_world
 from lam_ros.simulation.tasks import TASKS
 
@@ -23,8 +25,8 @@ ROBOT = load_robot("desk_arm")
 URDF = ElementTree.parse(urdf_path(ROBOT)).getroot()
 
 
-def world(task: str = "push", **options: str) -> ElementTree.Element:
-    found = ElementTree.fromstring(world_sdf(ROBOT, task, "desk_arm", **options)).find("world")  # type: ignore[arg-type]
+def world(task: str = "push", **options: Any) -> ElementTree.Element:
+    found = ElementTree.fromstring(world_sdf(ROBOT, task, "desk_arm", **options)).find("world")
     assert found is not None
     return found
 
@@ -207,16 +209,82 @@ def test_a_shape_that_gazebo_gets_no_file_of_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("version", ["harmonic", "fortress"])
 @pytest.mark.parametrize("task", TASKS)
 def test_gazebos_own_parser_takes_the_world(task: str, version: str, tmp_path: Path) -> None:
-    file = tmp_path / "world.sdf"
-    file.write_text(world_sdf(ROBOT, task, "desk_arm", version))  # type: ignore[arg-type]
+    check_sdf(world_sdf(ROBOT, task, "desk_arm", version), tmp_path)  # type: ignore[arg-type]
+
+
+def check_sdf(text: str, folder: Path) -> None:
+    file = folder / "world.sdf"
+    file.write_text(text)
     done = subprocess.run(["ign", "sdf", "-k", str(file)], capture_output=True, text=True, check=False, timeout=60)
     assert "Valid." in done.stdout, done.stdout + done.stderr
     assert "Error" not in done.stdout + done.stderr
 
 
+@pytest.fixture
+def controllers(tmp_path: Path) -> Path:
+    file = tmp_path / "controllers.yaml"
+    file.write_text(yaml.safe_dump(controller_parameters(ROBOT)))
+    return file
+
+
+@pytest.mark.parametrize(("version", "plugin"), PLUGINS.items())
+def test_under_ros2_control_its_plugin_replaces_gazebos_own(version: str, plugin: Any, controllers: Path) -> None:
+    given = world(version=version, controllers=controllers, namespace="left").find("model[@name='desk_arm']")
+    assert given is not None
+    (found,) = given.iterfind("plugin")
+    assert (found.get("filename"), found.get("name")) == (plugin.filename, plugin.system)
+    assert (found.findtext("parameters"), found.findtext("ros/namespace")) == (str(controllers), "left")
+    rows = bridge_table(ROBOT, "push", "desk_arm", ros2_control=True)
+    assert {row["direction"] for row in rows} == {"GZ_TO_ROS"}
+    assert "joint_states" not in {row["ros_topic_name"] for row in rows}
+
+
+@pytest.mark.parametrize(("version", "commanded"), [("harmonic", 7), ("fortress", 8)])
+def test_the_tagged_urdf_has_every_joint_and_the_finger_that_mimics(version: Any, commanded: int) -> None:
+    control = ElementTree.fromstring(tagged_urdf(ROBOT, urdf_path(ROBOT), version)).find("ros2_control")
+    assert control is not None
+    assert control.findtext("hardware/plugin") == PLUGINS[version].hardware
+    assert [joint.get("name") for joint in control.iterfind("joint")] == [*ROBOT.joint_names, "right_finger"]
+    assert len(control.findall("joint/command_interface[@name='position']")) == commanded
+    assert len(control.findall("joint/state_interface")) == 16
+    assert [p.text for p in control.iterfind("joint/param")] == ([] if commanded == 7 else ["gripper", "1"])
+
+
+def test_a_urdf_that_lacks_a_commanded_joint_gets_no_tags(tmp_path: Path) -> None:
+    urdf = tmp_path / "arm.urdf"
+    urdf.write_text(urdf_path(ROBOT).read_text().replace('"elbow"', '"knee"'))
+    with pytest.raises(SimulationError, match=r"arm\.urdf has no joint elbow"):
+        tagged_urdf(ROBOT, urdf, "harmonic")
+
+
+def test_controllers_get_the_robots_joints_in_any_namespace() -> None:
+    robot = load_robot("ur5e")
+    given = controller_parameters(robot)
+    controllers = {name: parameters["ros__parameters"] for name, parameters in given.items()}
+    assert controllers["/**/joint_trajectory_controller"]["joints"] == list(robot.joint_names)
+    assert set(CONTROLLERS) <= set(controllers["/**/controller_manager"])
+
+
+@pytest.mark.skipif(shutil.which("ign") is None, reason="needs Debian's ignition-tools and libsdformat-dev")
+@pytest.mark.parametrize("version", PLUGINS)
+def test_gazebos_own_parser_takes_the_world_under_ros2_control(version: str, controllers: Path, tmp_path: Path) -> None:
+    check_sdf(world_sdf(ROBOT, "push", "desk_arm", version, controllers=controllers), tmp_path)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(shutil.which("check_urdf") is None, reason="needs Debian's liburdfdom-tools")
+@pytest.mark.parametrize("version", PLUGINS)
+def test_the_urdf_tools_take_the_tagged_arm(version: Any, tmp_path: Path) -> None:
+    file = tmp_path / "arm.urdf"
+    file.write_text(tagged_urdf(ROBOT, urdf_path(ROBOT), version))
+    check_urdf(file)
+
+
 @pytest.mark.skipif(shutil.which("check_urdf") is None, reason="needs Debian's liburdfdom-tools")
 def test_the_urdf_tools_take_the_arm() -> None:
-    command = ["check_urdf", str(urdf_path(ROBOT))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    check_urdf(urdf_path(ROBOT))
+
+
+def check_urdf(file: Path) -> None:
+    done = subprocess.run(["check_urdf", str(file)], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "Successfully Parsed XML" in done.stdout
