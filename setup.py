@@ -41,6 +41,7 @@ setup(
         "PyYAML>=6.0",
         "rich>=13",
         "rosbags>=0.10",
+        "ruckig>=0.14",
         "safetensors>=0.4",
         "torch>=2.4",
         "typer>=0.12",

@@ -35,20 +35,40 @@ def _positive(owner: object, *names: str) -> None:
             raise ConfigError(f"{name} is {value}; it must be above 0.")
 
 
+def _not_negative(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if value < 0:
+            raise ConfigError(f"{name} is {value}; it must be 0 or above.")
+
+
+FULL_ACCELERATION_S = 0.02
+FOLLOWING_S = 0.25
+
+
 @dataclass(frozen=True)
 class JointConfig:
-    """One driven joint. Limits are in its unit (rad or m), per second and per second squared."""
+    """One driven joint. Limits are in its unit (rad or m), per s, s² and s³.
+
+    Attributes:
+        jerk: 0 means: full acceleration within ``FULL_ACCELERATION_S``.
+        following_error: how far it may be from where it was sent; 0 means: what it travels in ``FOLLOWING_S`` at its
+            velocity limit. A gripper that closes on things needs as much as their thickness.
+    """
 
     unit: Literal["rad", "m"]
     position: tuple[float, float]
     velocity: float
     acceleration: float
+    jerk: float = 0.0
+    following_error: float = 0.0
 
     def __post_init__(self) -> None:
         lower, upper = self.position
         if not lower < upper:
             raise ConfigError(f"position is [{lower}, {upper}]; the lower limit must be below the upper one.")
         _positive(self, "velocity", "acceleration")
+        _not_negative(self, "jerk", "following_error")
 
 
 @dataclass(frozen=True)
@@ -123,15 +143,52 @@ class PolicyTickConfig:
         _positive(self, "rate_hz", "max_image_skew_s")
 
 
+UNBOUNDED = (-1e3, 1e3)
+
+
+@dataclass(frozen=True)
+class WorkspaceConfig:
+    """Where the arm may be; the gate stops before it leaves. Needs the robot's URDF, and MuJoCo to read it.
+
+    Attributes:
+        x, y, z: from and to (m), of the tool in the frame of the arm's base.
+        self_clearance_m: how near links may come to one another, neighbours aside; 0 looks at none.
+        tool_frame: the URDF's link that must stay in the box.
+    """
+
+    x: tuple[float, float] = UNBOUNDED
+    y: tuple[float, float] = UNBOUNDED
+    z: tuple[float, float] = UNBOUNDED
+    self_clearance_m: float = 0.0
+    tool_frame: str = "tool_link"
+
+    def __post_init__(self) -> None:
+        _not_negative(self, "self_clearance_m")
+        for axis in "xyz":
+            lower, upper = getattr(self, axis)
+            if not lower < upper:
+                raise ConfigError(f"{axis} is [{lower}, {upper}]; the first must be below the second.")
+
+
 @dataclass(frozen=True)
 class GateConfig:
-    """The gate: how often it checks (Hz), and after how long (s) without a request it holds the arm still."""
+    """The gate.
+
+    Attributes:
+        rate_hz: how often it checks.
+        staleness_s: after how long without a request, or without joint states, it brakes and holds.
+        ramp_s: how long a new driver, or one after a pause, takes to come to full speed.
+        workspace: where the arm may be; nowhere is forbidden if it is left out.
+    """
 
     rate_hz: float = 100.0
     staleness_s: float = 0.15
+    ramp_s: float = 0.3
+    workspace: WorkspaceConfig | None = None
 
     def __post_init__(self) -> None:
         _positive(self, "rate_hz", "staleness_s")
+        _not_negative(self, "ramp_s")
 
 
 @dataclass(frozen=True)
@@ -251,6 +308,8 @@ class RobotConfig:
                     f"cameras.{name}.rate_hz is {camera.rate_hz:g}, below policy.rate_hz {self.policy.rate_hz:g}; "
                     "a tick needs a new frame of every camera: raise the one or lower the other."
                 )
+        if self.gate.workspace is not None and not self.urdf:
+            raise ConfigError("gate.workspace needs the arm's shape: add `urdf: path/to/arm.urdf`.")
 
     @property
     def joint_names(self) -> tuple[str, ...]:
@@ -275,6 +334,18 @@ class RobotConfig:
     def acceleration_limits(self) -> np.ndarray:
         """float64 (J,) in rad/s² or m/s²."""
         return np.array([joint.acceleration for joint in self.joints.values()], dtype=np.float64)
+
+    @property
+    def jerk_limits(self) -> np.ndarray:
+        """float64 (J,) in rad/s³ or m/s³."""
+        joints = self.joints.values()
+        return np.array([joint.jerk or joint.acceleration / FULL_ACCELERATION_S for joint in joints])
+
+    @property
+    def following_errors(self) -> np.ndarray:
+        """float64 (J,) in rad or m: how far measured may be from commanded."""
+        joints = self.joints.values()
+        return np.array([joint.following_error or joint.velocity * FOLLOWING_S for joint in joints])
 
     @property
     def compresses(self) -> bool:

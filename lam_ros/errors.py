@@ -35,3 +35,7 @@ class SimulationError(LamError):
 
 class BringUpError(LamError):
     """A node could not be started, or died."""
+
+
+class LimitError(LamError):
+    """A motion that would leave its limits; it is not sent."""

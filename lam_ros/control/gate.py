@@ -1,24 +1,30 @@
 """The gate between whoever wants to drive and the arm. It knows no policy: limits, who may drive, and when to hold.
 
-idle ──request──▶ driving ──request too old, e-stop, no joint states──▶ braking ──at rest──▶ holding
-                     ▲                                                                          │
-                     └──────────── request (starts from the measured positions) ────────────────┘
+idle ──request──▶ driving ──request too old, e-stop, no joint states, joint astray──▶ braking ──at rest──▶ holding
+                     ▲                                                                                        │
+                     └──────────── request (starts from the measured positions, slowly) ──────────────────────┘
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 import numpy as np
 
+from lam_ros.config import RobotConfig, urdf_path
 from lam_ros.contract import NANOSECONDS, seconds_to_ns
-from lam_ros.control.limits import MotionLimits, limit_step
+from lam_ros.control.limits import Motion, MotionLimiter, MotionLimits
+from lam_ros.errors import ConfigError, LimitError
 
-AT_REST = 1e-6  # rad/s or m/s
 FIRST_STEP_NS = 20_000_000  # after a pause nothing says how long the first step may take
-SHORTEST_STEP_NS = 1_000  # requests that come at once share what one may move
 LONG_AGO = -(2**62)
+SLOWEST = 0.1  # share of full speed that a ramp begins with
+GOAL_HALVINGS = 6  # of the way to a goal outside the workspace: it stops within 2 % of it before the edge
+STOPPING_PLACES = 3  # looked at on the way to rest
+EDGE_M = 1e-6  # what arithmetic may make of a pose on the workspace's edge
 
 
 class Driver(str, Enum):
@@ -47,97 +53,211 @@ class Sent:
     stamp_ns: int | None
 
 
-class Gate:
-    """Decides what is sent. Time is given with each call, in ns of any steady clock.
+@dataclass(frozen=True)
+class Trespass:
+    """How far (m) a pose is out of where the arm may be, 0 where it is inside, and what is wrong, in words."""
 
-    Whole nanoseconds, because the same calls then give the same commands whenever the clock began.
+    depth_m: float
+    words: str = ""
 
-    Args:
-        limits: of the joints.
+
+@dataclass(frozen=True)
+class Rules:
+    """What a gate holds an arm to.
+
+    Attributes:
+        limits: of its J joints.
         staleness_s: a request or a joint state older than this no longer counts.
+        ramp_s: how long a new driver takes to come to full speed.
+        following: how far (J,) measured may be from commanded; None does not look.
+        workspace: how far joint positions (J,) put the arm out of where it may be; None allows all.
+        joints: names, for sentences.
     """
 
-    def __init__(self, limits: MotionLimits, staleness_s: float) -> None:
-        self._limits = limits
-        self._staleness_ns = seconds_to_ns(staleness_s)
-        self.reset()
+    limits: MotionLimits
+    staleness_s: float
+    ramp_s: float = 0.0
+    following: np.ndarray | None = None
+    workspace: Callable[[np.ndarray], Trespass] | None = None
+    joints: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, robot: RobotConfig, robot_file: str | Path | None = None) -> Rules:
+        """A robot YAML's.
+
+        Args:
+            robot_file: the YAML the robot came from.
+
+        Raises:
+            ConfigError: the URDF cannot be used, or a workspace is given and MuJoCo is not installed.
+        """
+        gate, workspace = robot.gate, None
+        if gate.workspace is not None:
+            try:
+                from lam_ros.control.workspace import Workspace
+            except ImportError:
+                raise ConfigError("gate.workspace needs MuJoCo: pip install mujoco, or leave it out.") from None
+            workspace = Workspace(gate.workspace, urdf_path(robot, robot_file), robot.joint_names).trespass
+        limits = MotionLimits.of(robot, robot_file)
+        return cls(limits, gate.staleness_s, gate.ramp_s, robot.following_errors, workspace, robot.joint_names)
+
+
+class Gate:
+    """Decides what is sent. Time is given with each call, in ns of any clock.
+
+    Whole nanoseconds, because the same calls then give the same commands whenever the clock began. A clock that goes
+    back by more than the staleness began anew, and so does the gate; by less, it stands.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._limiter = MotionLimiter(rules.limits)
+        self._staleness_ns = seconds_to_ns(rules.staleness_s)
         self.is_stopped = False
+        self.takeover = False
+        self.reset()
 
     def reset(self) -> None:
-        """Forget what was sent and measured, as at activation. The e-stop stays as it is."""
+        """Forget what was sent and measured, as at activation. The e-stop and a human's takeover stay as they are."""
+        self._now = LONG_AGO
         self._measured: np.ndarray | None = None
         self._measured_at = LONG_AGO
-        self._position: np.ndarray | None = None
-        self._velocity = np.zeros_like(self._limits.lower)
+        self._motion: Motion | None = None
         self._sent_at = LONG_AGO
         self._request_at = LONG_AGO
         self._teleop_at = LONG_AGO
-        self.takeover = False
+        self._ramp_from = LONG_AGO
+        self._astray = ""
+        self._implausible = ""
         self.refusal = "no request has come yet."
+        self.warning = ""
         self.driver = Driver.HOLD
 
+    def _at(self, now_ns: int) -> int:
+        if now_ns < self._now - self._staleness_ns:
+            self.reset()
+        self._now = max(self._now, now_ns)
+        return self._now
+
     def measured(self, position: np.ndarray, now_ns: int) -> None:
-        """Note measured joint positions (J,); values that are not finite count as no measurement."""
-        if not np.isfinite(position).all():
+        """Note measured joint positions (J,); values that no arm can have count as no measurement."""
+        now_ns = self._at(now_ns)
+        if not self._is_plausible(position):
             return
         self._measured, self._measured_at = np.asarray(position, dtype=np.float64), now_ns
+        drives = self.driver is not Driver.HOLD and now_ns - self._sent_at <= self._staleness_ns
+        if drives and self._motion is not None and self._rules.following is not None:
+            error = np.abs(self._measured - self._motion.position)
+            worst = int(np.argmax(error / self._rules.following))
+            if error[worst] > self._rules.following[worst]:
+                self._astray = (
+                    f"joint {self._name(worst)} is {error[worst]:.3g} from where it was sent, more than "
+                    f"{self._rules.following[worst]:.3g}; see what holds it, then drive it by hand or call "
+                    "lam/reset_estop."
+                )
+
+    def _is_plausible(self, position: np.ndarray) -> bool:
+        """Whether an arm can be there: within its limits, or beyond them by no more than their width."""
+        lower, upper = self._rules.limits.lower, self._rules.limits.upper
+        if position.shape != lower.shape:
+            return False
+        far = ~(np.maximum(lower - position, position - upper) <= upper - lower)  # so that NaN is far
+        self._implausible = ""
+        if np.any(far):
+            i = int(np.argmax(far))
+            self._implausible = (
+                f"joint {self._name(i)} is measured at {position[i]:.4g}, far outside {lower[i]:g} to {upper[i]:g}; "
+                "check its unit and zero."
+            )
+        return not self._implausible
+
+    def _name(self, joint: int) -> str:
+        return self._rules.joints[joint] if self._rules.joints else str(joint)
 
     def estop(self) -> None:
         """Stop, and stay stopped until ``reset_estop``."""
         self.is_stopped = True
 
     def reset_estop(self) -> None:
-        self.is_stopped = False
+        """Let it move again, after a stop or a joint that went astray."""
+        self.is_stopped, self._astray = False, ""
 
     def request(self, request: Request, now_ns: int) -> Sent | None:
-        """A request arrived: what to send now, None if it is refused (``refusal`` says why)."""
+        """A request arrived: what to send now, None if it is refused (``refusal`` says why).
+
+        ``warning`` says what keeps the arm from going all the way.
+        """
+        now_ns = self._at(now_ns)
+        self.warning = ""
         if request.driver is Driver.TELEOP:
+            if now_ns - self._teleop_at > self._staleness_ns:
+                self._astray = ""  # somebody takes it in hand
             self._teleop_at = now_ns
         self.refusal = self._why_not(request, now_ns)
         if self.refusal:
             return None
-        if self._position is None or now_ns - self._sent_at > self._staleness_ns:
+        if self._motion is None or now_ns - self._sent_at > self._staleness_ns:
             # After a pause the arm stands wherever it stands: begin there, at rest.
             assert self._measured is not None
-            self._position, self._velocity = self._measured.copy(), np.zeros_like(self._measured)
-            dt_ns = min(self._staleness_ns, FIRST_STEP_NS)
+            motion, dt_ns = Motion.at_rest(self._measured), min(self._staleness_ns, FIRST_STEP_NS)
+            self._ramp_from = now_ns
         else:
-            dt_ns = max(now_ns - self._sent_at, SHORTEST_STEP_NS)
-        self._request_at = now_ns
-        self.driver = request.driver
-        return self._step(request.target, dt_ns, now_ns, request.stamp_ns)
+            motion, dt_ns = self._motion, now_ns - self._sent_at
+            if request.driver is not self.driver:
+                self._ramp_from = now_ns
+                dt_ns = min(dt_ns, FIRST_STEP_NS) if motion.rests else dt_ns
+        try:
+            motion = self._towards(motion, np.asarray(request.target, dtype=np.float64), dt_ns, now_ns)
+        except LimitError as error:
+            self._fault(error)
+            return None
+        self._request_at, self.driver = now_ns, request.driver
+        return self._send(motion, now_ns, request.stamp_ns)
 
     def tick(self, now_ns: int) -> Sent | None:
         """The watchdog: brakes when nobody drives any more. What to send now, None when there is nothing to send."""
-        if self._position is None:
+        now_ns = self._at(now_ns)
+        if self._motion is None:
             return None
-        state_age = now_ns - self._measured_at
-        drives = now_ns - self._request_at <= self._staleness_ns and state_age <= self._staleness_ns
-        if drives and not self.is_stopped:
+        reason = self._why_hold(now_ns)
+        if not reason:
             return None
         if self.driver is not Driver.HOLD:
-            self.refusal = (
-                "the emergency stop is pressed."
-                if self.is_stopped
-                else f"joint states stopped {_seconds(state_age)} s ago."
-                if state_age > self._staleness_ns
-                else f"{self.driver.value} stopped {_seconds(now_ns - self._request_at)} s ago."
-            )
-            self.driver = Driver.HOLD
+            self.refusal, self.driver = reason, Driver.HOLD
         elapsed = now_ns - self._sent_at
         if elapsed > 2 * self._staleness_ns:
-            self._velocity[:] = 0.0  # nothing was commanded for so long that the arm stands
-        if np.all(np.abs(self._velocity) <= AT_REST) or elapsed <= 0:
+            self._motion = Motion.at_rest(self._motion.position)  # nothing was sent for so long that the arm stands
+        if self._motion.rests or elapsed <= 0:
             return None
-        # Braking: ask for the nearest place at which each joint can stand.
-        coasting = self._velocity * np.abs(self._velocity) / (2.0 * self._limits.acceleration)
-        return self._step(self._position + coasting, elapsed, now_ns, None)
+        try:
+            motion = self._limiter.braking(self._motion, elapsed / NANOSECONDS)
+        except LimitError as error:
+            self._fault(error)
+            return None
+        return self._send(motion, now_ns, None)
+
+    def _why_hold(self, now_ns: int) -> str:
+        state_age, request_age = now_ns - self._measured_at, now_ns - self._request_at
+        if self.is_stopped:
+            return "the emergency stop is pressed."
+        if self._implausible:
+            return self._implausible
+        if state_age > self._staleness_ns:
+            return f"joint states stopped {_seconds(state_age)} s ago."
+        if self._astray:
+            return self._astray
+        if request_age > self._staleness_ns:
+            return f"{self.driver.value} stopped {_seconds(request_age)} s ago."
+        return ""
 
     def _why_not(self, request: Request, now_ns: int) -> str:
         if self.is_stopped:
             return "the emergency stop is pressed; call lam/reset_estop when it is safe."
-        if request.target.shape != self._limits.lower.shape or not np.isfinite(request.target).all():
-            return f"a request of {request.driver.value} is not {len(self._limits.lower)} finite positions."
+        joints = self._rules.limits.lower.shape
+        if request.target.shape != joints or not np.isfinite(request.target).all():
+            return f"a request of {request.driver.value} is not {joints[0]} finite positions."
+        if self._implausible:
+            return self._implausible
         if self._measured is None:
             return "no joint states have arrived yet; check the robot driver."
         if now_ns - self._measured_at > self._staleness_ns:
@@ -145,15 +265,53 @@ class Gate:
         teleop_drives = self.takeover or now_ns - self._teleop_at <= self._staleness_ns
         if request.driver is Driver.POLICY and teleop_drives:
             return "a human is driving."
-        return ""
+        return self._astray
 
-    def _step(self, target: np.ndarray, dt_ns: int, now_ns: int, stamp_ns: int | None) -> Sent:
-        assert self._position is not None
-        self._position, self._velocity = limit_step(
-            self._position, self._velocity, np.asarray(target, dtype=np.float64), self._limits, dt_ns / NANOSECONDS
-        )
-        self._sent_at = now_ns
-        return Sent(self._position.copy(), self.driver, stamp_ns)
+    def _towards(self, motion: Motion, target: np.ndarray, dt_ns: int, now_ns: int) -> Motion:
+        """The next motion towards a target, no further than from where the arm can stop inside its workspace."""
+        if dt_ns == 0:  # requests that come at once share what one may move
+            return motion
+        speed = 1.0
+        if self._rules.ramp_s:
+            speed = float(np.clip((now_ns - self._ramp_from) / NANOSECONDS / self._rules.ramp_s, SLOWEST, 1.0))
+        trespass, dt_s = self._rules.workspace, dt_ns / NANOSECONDS
+        goal = np.clip(target, self._rules.limits.lower, self._rules.limits.upper)
+        if trespass is None:
+            return self._limiter.towards(motion, goal, dt_s, speed)
+        (rest,) = self._limiter.stopping(motion)
+        allowed_m = max(trespass(rest).depth_m, EDGE_M)  # an arm that was found outside may come back
+        found = trespass(goal)
+        if found.depth_m > allowed_m:
+            self.warning = f"{found.words}; it goes as far as it may."
+            goal = _furthest(rest, goal, lambda place: trespass(place).depth_m <= allowed_m)
+        moved = self._limiter.towards(motion, goal, dt_s, speed)
+        for place in (moved.position, *self._limiter.stopping(moved, STOPPING_PLACES)):
+            found = trespass(place)
+            if found.depth_m > max(allowed_m, trespass(motion.position).depth_m):
+                self.warning = f"on its way {found.words}; it stops before."
+                return self._limiter.braking(motion, dt_s)
+        return moved
+
+    def _send(self, motion: Motion, now_ns: int, stamp_ns: int | None) -> Sent:
+        self._motion, self._sent_at = motion, now_ns
+        return Sent(motion.position.copy(), self.driver, stamp_ns)
+
+    def _fault(self, error: LimitError) -> None:
+        """What must not happen happened: nothing is sent from here on, until somebody looks."""
+        assert self._motion is not None or self._measured is not None
+        self.is_stopped, self.driver = True, Driver.HOLD
+        if self._motion is not None:
+            self._motion = Motion.at_rest(self._motion.position)
+        self.refusal = f"{error} The gate has stopped; call lam/reset_estop when it is safe."
+
+
+def _furthest(start: np.ndarray, goal: np.ndarray, is_allowed: Callable[[np.ndarray], bool]) -> np.ndarray:
+    """The furthest place (J,) towards a goal, on the straight line from where the arm would stop, that is allowed."""
+    low, high = 0.0, 1.0
+    for _ in range(GOAL_HALVINGS):
+        share = (low + high) / 2
+        low, high = (share, high) if is_allowed(start + share * (goal - start)) else (low, share)
+    return start + low * (goal - start)
 
 
 def _seconds(nanoseconds: int) -> str:

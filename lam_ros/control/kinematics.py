@@ -6,25 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mink
-import mujoco
 import numpy as np
 
-from lam_ros.errors import ConfigError
-
-
-def model_of_urdf(urdf: Path) -> mujoco.MjSpec:
-    """Parse a URDF with every link kept as a body of its own and its visual shapes kept.
-
-    Raises:
-        ConfigError: MuJoCo cannot read the file.
-    """
-    try:
-        spec = mujoco.MjSpec.from_file(str(urdf))
-    except ValueError as error:
-        raise ConfigError(f"{urdf} is not a URDF that can be used: {error}") from None
-    spec.compiler.fusestatic = False
-    spec.compiler.discardvisual = False
-    return spec
+from lam_ros.control.arm_model import joint_numbers, model_of_urdf
 
 
 class Kinematics:
@@ -38,12 +22,8 @@ class Kinematics:
 
     def __init__(self, urdf: Path, joints: Sequence[str], tool_frame: str = "tool_link") -> None:
         model = model_of_urdf(urdf).compile()
-        known = {model.joint(i).name for i in range(model.njnt)}
-        missing = [joint for joint in joints if joint not in known]
-        if missing:
-            raise ConfigError(f"{urdf} has no joint {', '.join(missing)}; it has {', '.join(sorted(known))}.")
-        self._address = np.array([model.joint(joint).qposadr[0] for joint in joints])
-        self._dof = np.array([model.joint(joint).dofadr[0] for joint in joints])
+        numbers = joint_numbers(model, joints, urdf)
+        self._address, self._dof = model.jnt_qposadr[numbers], model.jnt_dofadr[numbers]
         self._configuration = mink.Configuration(model)
         self._tool_frame = tool_frame
         self._tool = mink.FrameTask(tool_frame, "body", position_cost=1.0, orientation_cost=0.05, lm_damping=1e-3)

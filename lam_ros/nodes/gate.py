@@ -10,8 +10,7 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from lam_ros.contract import Action
-from lam_ros.control.gate import Driver, Gate, Request, Sent
-from lam_ros.control.limits import MotionLimits
+from lam_ros.control.gate import Driver, Gate, Request, Rules, Sent
 from lam_ros.errors import ContractError
 from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, stamp_to_ns
 from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES, joint_message, robot_command
@@ -26,7 +25,7 @@ class GateNode(LamNode):
         self.is_fed = False  # by an action node in the same process; what it publishes is then not taken twice
 
     def configure(self) -> None:
-        self._gate = Gate(MotionLimits.of(self.robot), self.robot.gate.staleness_s)
+        self._gate = Gate(Rules.of(self.robot, self.robot_file))
         self._sent_count = 0
         self._last_driver: Driver | None = None
         self._refused_count = 0
@@ -41,7 +40,9 @@ class GateNode(LamNode):
             ),
             self.create_subscription(JointState, "teleop/command", partial(self._on_request, Driver.TELEOP), COMMAND),
             self.create_subscription(Bool, "lam/takeover", self._on_takeover, LATCHED),
+            # Anyone may press it: latched from before this node was there, and with whatever QoS.
             self.create_subscription(Bool, "lam/estop", self._on_estop, LATCHED),
+            self.create_subscription(Bool, "lam/estop", self._on_estop, SENSOR),
         ]
         self._services_made = [
             self.create_service(Trigger, "lam/estop_now", self._on_estop_now),
@@ -88,7 +89,10 @@ class GateNode(LamNode):
             self.note("gate", WARN, self._gate.refusal)
             return
         self._send(sent)
-        self.note("gate", OK, f"{request.driver.value} drives")
+        if self._gate.warning:
+            self.note("gate", WARN, f"{request.driver.value} drives; {self._gate.warning}")
+        else:
+            self.note("gate", OK, f"{request.driver.value} drives")
 
     def _on_tick(self) -> None:
         if not self.is_active:

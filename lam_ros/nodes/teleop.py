@@ -101,7 +101,7 @@ class TeleopNode(PlainNode):
 
     def _begin_keyboard(self) -> None:
         self._keys = Keys("keyboard teleoperation needs a terminal; start it with `lam node teleop` in one.")
-        self._jog = KeyboardJog(self.contract.joints, MotionLimits.of(self.robot))
+        self._jog = KeyboardJog(self.contract.joints, MotionLimits.of(self.robot, self.robot_file))
         self._target: np.ndarray | None = None
         self._pressed_at = 0
         self._recorder = {name: self.create_client(Trigger, f"recorder/{name}") for name in RECORDER_ACTIONS}

@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 
 from lam_ros.config import RobotConfig
-from lam_ros.control.kinematics import model_of_urdf
+from lam_ros.control.arm_model import model_of_urdf
 from lam_ros.errors import SimulationError
 
 PHYSICS_STEP_S = 0.0025

@@ -7,11 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lam_ros.control.gate import Driver, Gate, Request, Sent
-from lam_ros.control.limits import MotionLimits
+from lam_ros.control.gate import Driver, Gate, Request, Rules, Sent, Trespass
+from lam_ros.control.limits import MotionLimiter, MotionLimits
+from lam_ros.errors import LimitError
 
 STALENESS_S = 0.15
-LIMITS = MotionLimits(np.array([-1.0, -2.0]), np.array([1.0, 2.0]), np.array([2.0, 3.0]), np.array([20.0, 30.0]))
+LIMITS = MotionLimits(
+    lower=np.array([-1.0, -2.0]),
+    upper=np.array([1.0, 2.0]),
+    velocity=np.array([2.0, 3.0]),
+    acceleration=np.array([20.0, 30.0]),
+    jerk=np.array([1000.0, 1500.0]),
+)
+RULES = Rules(LIMITS, STALENESS_S)
 START = np.array([0.2, -0.3])
 FAR = np.array([0.9, 1.5])
 
@@ -35,7 +43,7 @@ def drive(gate: Gate, seconds: float, target: np.ndarray = FAR, driver: Driver =
 
 @pytest.fixture
 def gate() -> Gate:
-    return Gate(LIMITS, STALENESS_S)
+    return Gate(RULES)
 
 
 def test_the_first_command_starts_from_the_measured_positions(gate: Gate) -> None:
@@ -179,6 +187,153 @@ def test_a_flood_of_requests_moves_no_faster_than_the_limits(gate: Gate) -> None
     assert np.all(np.abs(position - first.position) <= LIMITS.velocity * 300 * period_s + 1e-9)
 
 
+def test_a_new_driver_comes_to_full_speed_slowly() -> None:
+    gate = Gate(Rules(LIMITS, STALENESS_S, ramp_s=0.5))
+    gate.measured(np.array([-1.0, -2.0]), 0)
+    speeds, last = [], np.array([-1.0, -2.0])
+    for now_s in np.arange(0.0, 0.6, 0.02):
+        gate.measured(last, ns(now_s))
+        sent = ask(gate, Driver.POLICY, now_s)
+        assert sent is not None
+        speeds.append((sent.position[0] - last[0]) / 0.02)
+        last = sent.position
+    ramp = np.clip(np.arange(0.0, 0.6, 0.02) / 0.5, 0.1, 1.0)
+    assert np.all(speeds <= 2.0 * ramp + 1e-9)
+    assert max(speeds) > 1.5
+    taken = ask(gate, Driver.TELEOP, 0.6, last + np.array([0.9, 0.0]))  # another driver, another ramp
+    assert taken is not None
+    assert (taken.position[0] - last[0]) / 0.02 < speeds[-1]
+
+
+def test_after_a_hold_the_first_step_is_a_short_one(gate: Gate) -> None:
+    gate.measured(FAR, 0)
+    assert ask(gate, Driver.POLICY, 0.0, FAR) is not None
+    gate.estop()
+    gate.tick(ns(0.01))
+    gate.reset_estop()
+    gate.measured(FAR, ns(0.14))
+    sent = ask(gate, Driver.POLICY, 0.14, START)
+    assert sent is not None
+    assert np.all(np.abs(sent.position - FAR) <= LIMITS.acceleration * 0.02**2)
+
+
+STRAYING = Rules(LIMITS, STALENESS_S, following=np.array([0.3, 0.5]), joints=("lift", "swing"))
+
+
+def test_a_joint_that_does_not_follow_is_held_until_somebody_sees_to_it() -> None:
+    gate = Gate(STRAYING)
+    last_s = 0.0
+    for now_s in np.arange(0.0, 1.0, 0.02):  # the arm is stuck where it was
+        gate.measured(START, ns(now_s))
+        gate.tick(ns(now_s))
+        if ask(gate, Driver.POLICY, now_s) is None:
+            last_s = float(now_s)
+            break
+    assert 0.05 < last_s < 0.5
+    assert gate.refusal.startswith("joint lift is 0.3")
+    assert gate.driver is Driver.HOLD
+    brake(gate, last_s)
+    for now_s in last_s + np.arange(2.0, 3.0, 0.02):
+        gate.measured(START, ns(now_s))
+        assert ask(gate, Driver.POLICY, now_s) is None, "it stays held, though requests go on"
+    gate.reset_estop()
+    assert ask(gate, Driver.POLICY, last_s + 3.0) is not None
+
+
+def test_a_human_may_take_an_arm_in_hand_that_did_not_follow() -> None:
+    gate = Gate(STRAYING)
+    drive(gate, 0.1)
+    for now_s in np.arange(0.1, 0.6, 0.02):
+        gate.measured(START, ns(now_s))
+        ask(gate, Driver.POLICY, now_s)
+    assert ask(gate, Driver.POLICY, 0.6) is None
+    gate.measured(START, ns(0.9))
+    assert ask(gate, Driver.TELEOP, 0.9, START) is not None
+    gate.measured(START, ns(1.5))
+    assert ask(gate, Driver.POLICY, 1.5, START) is not None
+
+
+def test_a_joint_that_lags_as_joints_do_is_let_alone() -> None:
+    gate, measured = Gate(STRAYING), START
+    for now_s in np.arange(0.0, 1.0, 0.02):
+        gate.measured(measured, ns(now_s))
+        sent = ask(gate, Driver.POLICY, now_s)
+        assert sent is not None, gate.refusal
+        measured = measured + 0.3 * (sent.position - measured)
+
+
+def box(upper: float) -> Rules:
+    """The first joint may go no further than ``upper``."""
+
+    def trespass(position: np.ndarray) -> Trespass:
+        return Trespass(max(0.0, position[0] - upper), f"the lift would be at {position[0]:.2f}")
+
+    return Rules(LIMITS, STALENESS_S, workspace=trespass)
+
+
+def test_it_stops_at_the_edge_of_its_workspace() -> None:
+    gate = Gate(box(0.5))
+    last = START
+    for now_s in np.arange(0.0, 2.0, 0.02):
+        gate.measured(last, ns(now_s))
+        sent = ask(gate, Driver.POLICY, now_s)
+        assert sent is not None
+        last = sent.position
+        assert last[0] <= 0.5 + 1e-6
+    assert last[0] > 0.48
+    assert gate.warning == "the lift would be at 0.90; it goes as far as it may."
+    gate.measured(last, ns(2.0))
+    assert ask(gate, Driver.POLICY, 2.0, START) is not None
+    assert gate.warning == ""
+
+
+def test_an_arm_found_outside_its_workspace_may_come_back_but_not_go_further() -> None:
+    for goal, comes in ((np.array([0.9, 0.0]), False), (np.array([0.2, 0.0]), True)):
+        gate, last = Gate(box(0.5)), np.array([0.7, 0.0])
+        for now_s in np.arange(0.0, 1.0, 0.02):
+            gate.measured(last, ns(now_s))
+            sent = ask(gate, Driver.POLICY, now_s, goal)
+            assert sent is not None
+            last = sent.position
+        assert (last[0] < 0.21) == comes
+        assert last[0] <= 0.7 + 1e-5
+
+
+def test_a_clock_that_began_anew_lets_the_gate_begin_anew(gate: Gate) -> None:
+    drive(gate, 0.5)
+    gate.takeover = True
+    assert ask(gate, Driver.TELEOP, -3.0) is None
+    assert gate.refusal == "no joint states have arrived yet; check the robot driver."
+    gate.measured(START, ns(-2.9))
+    sent = ask(gate, Driver.TELEOP, -2.9)
+    assert sent is not None
+    assert np.all(np.abs(sent.position - START) <= LIMITS.acceleration * 0.02**2)
+    assert gate.takeover, "who took over drives on"
+
+
+def test_a_clock_that_stumbles_back_moves_nothing(gate: Gate) -> None:
+    last_s = drive(gate, 0.3)
+    before, after = (ask(gate, Driver.POLICY, now_s) for now_s in (last_s + 0.02, last_s - 0.05))
+    assert before is not None
+    assert after is not None
+    np.testing.assert_allclose(after.position, before.position, atol=1e-5)
+
+
+def test_a_fault_of_the_solver_stops_the_gate(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    last_s = drive(gate, 0.2)
+
+    def fail(*arguments: object) -> None:
+        raise LimitError("a step would leave the limits of jerk; it is not sent.")
+
+    monkeypatch.setattr(MotionLimiter, "_after", fail)
+    assert ask(gate, Driver.POLICY, last_s + 0.02) is None
+    assert "limits of jerk; it is not sent. The gate has stopped; call lam/reset_estop" in gate.refusal
+    assert gate.tick(ns(last_s + 0.03)) is None
+    monkeypatch.undo()
+    gate.measured(START, ns(last_s + 0.04))
+    assert ask(gate, Driver.POLICY, last_s + 0.04) is None, "latched"
+
+
 EVENTS = st.lists(
     st.tuples(
         st.floats(0.002, 0.3),
@@ -195,7 +350,7 @@ EVENTS = st.lists(
 def test_whatever_happens_only_who_may_drive_is_obeyed_and_within_limits(
     events: list[tuple[float, str, tuple[float, float], tuple[float, float]]],
 ) -> None:
-    gate = Gate(LIMITS, STALENESS_S)
+    gate = Gate(RULES)
     now_s, measured_s, teleop_s, sent_s = 0.0, -np.inf, -np.inf, -np.inf
     stopped, last, measured = False, None, None
     for wait_s, kind, target, place in events:

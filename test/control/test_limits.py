@@ -1,34 +1,33 @@
-"""Motion limits: never beyond position, velocity or acceleration, and no overshoot."""
+"""Motion limits: never beyond position, velocity, acceleration or jerk, no overshoot, always able to stop inside."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lam_ros.config import RobotConfig
-from lam_ros.control.limits import MotionLimits, limit_step, stoppable_speed
+from lam_ros.config import RobotConfig, load_robot, urdf_path
+from lam_ros.control.limits import Motion, MotionLimiter, MotionLimits
+from lam_ros.errors import ConfigError, LimitError
 
-TOLERANCE = 1e-9
 LIMITS = MotionLimits(
     lower=np.array([-2.6, 0.0]),
     upper=np.array([2.6, 0.035]),
     velocity=np.array([2.5, 0.2]),
     acceleration=np.array([25.0, 4.0]),
+    jerk=np.array([1250.0, 200.0]),
 )
 PLACES = st.tuples(st.floats(-2.6, 2.6), st.floats(0.0, 0.035)).map(np.array)
 WISHES = st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)).map(np.array)
 STEPS_S = st.floats(0.001, 0.15)
 
 
-def assert_within_limits(last: np.ndarray, velocity: np.ndarray, new: np.ndarray, dt_s: float) -> np.ndarray:
-    speed = (new - last) / dt_s
-    assert np.all(new >= LIMITS.lower - TOLERANCE)
-    assert np.all(new <= LIMITS.upper + TOLERANCE)
-    assert np.all(np.abs(speed) <= LIMITS.velocity * (1 + 1e-6))
-    assert np.all(np.abs(speed - velocity) <= LIMITS.acceleration * dt_s * (1 + 1e-6) + 1e-9)
-    return speed
+@pytest.fixture
+def limiter() -> MotionLimiter:
+    return MotionLimiter(LIMITS)
 
 
 def test_limits_are_those_of_the_robot(robot: RobotConfig) -> None:
@@ -37,74 +36,132 @@ def test_limits_are_those_of_the_robot(robot: RobotConfig) -> None:
     assert limits.upper[-1] == 0.035
     assert limits.velocity[3] == 3.0
     assert limits.acceleration[-1] == 4.0
+    assert limits.jerk[-1] == 4.0 / 0.02  # full acceleration within 20 ms, where the YAML says nothing
 
 
-@settings(max_examples=60, deadline=None)
-@given(start=PLACES, wishes=st.lists(WISHES, min_size=1, max_size=40), dt_s=STEPS_S)
-def test_any_wishes_at_a_steady_rate_stay_within_every_limit(
-    start: np.ndarray, wishes: list[np.ndarray], dt_s: float
+def robot_with(tmp_path: Path, old: str, new: str) -> tuple[RobotConfig, Path]:
+    """The desk arm with a changed line, its URDF beside it."""
+    text = Path("config/desk_arm.yaml").read_text()
+    assert old in text
+    file = tmp_path / "arm.yaml"
+    file.write_text(text.replace(old, new).replace("description/desk_arm.urdf", str(urdf_path(load_robot("desk_arm")))))
+    return load_robot(file), file
+
+
+def test_the_urdf_narrows_what_the_yaml_allows(tmp_path: Path) -> None:
+    robot, file = robot_with(tmp_path, "[-2.6, 2.6], velocity: 2.5", "[-9.0, 1.0], velocity: 99.0")
+    limits = MotionLimits.of(robot, file)
+    assert -2.7 < limits.lower[0] < -2.5  # the URDF's
+    assert limits.upper[0] == 1.0  # the YAML's
+    assert limits.velocity[0] < 10.0
+
+
+def test_limits_that_leave_no_room_are_an_error(tmp_path: Path) -> None:
+    robot, file = robot_with(tmp_path, "[-2.6, 2.6]", "[100.0, 120.0]")
+    with pytest.raises(ConfigError, match=r"joint waist: the robot YAML allows 100 to 120, .*nothing is left"):
+        MotionLimits.of(robot, file)
+
+
+def test_a_joint_that_the_urdf_lacks_is_an_error(tmp_path: Path) -> None:
+    robot, file = robot_with(tmp_path, "  waist:", "  waste:")
+    with pytest.raises(ConfigError, match=r"desk_arm\.urdf has no joint waste"):
+        MotionLimits.of(robot, file)
+
+
+def assert_within_limits(before: Motion, after: Motion, dt_s: float) -> None:
+    """By differences of what is sent, and by the bounds of what it is sampled from."""
+    assert np.all(after.position >= LIMITS.lower - 1e-7)
+    assert np.all(after.position <= LIMITS.upper + 1e-7)
+    assert np.all(np.abs(after.position - before.position) <= LIMITS.velocity * dt_s * (1 + 1e-6) + 1e-9)
+    assert np.all(np.abs(after.velocity - before.velocity) <= LIMITS.acceleration * dt_s * (1 + 1e-6) + 1e-9)
+    assert np.all(np.abs(after.acceleration - before.acceleration) <= LIMITS.jerk * dt_s * (1 + 1e-6) + 1e-6)
+    assert np.all(np.abs(after.velocity) <= LIMITS.velocity * (1 + 1e-6))
+    assert np.all(np.abs(after.acceleration) <= LIMITS.acceleration * (1 + 1e-6))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    start=PLACES,
+    wishes=st.lists(st.tuples(WISHES, STEPS_S, st.sampled_from([1.0, 1.0, 0.3, 0.1])), min_size=1, max_size=40),
+)
+def test_any_wishes_at_an_unsteady_rate_stay_within_every_limit(
+    start: np.ndarray, wishes: list[tuple[np.ndarray, float, float]]
 ) -> None:
-    position, velocity = start, np.zeros(2)
-    for wish in wishes:
-        new, new_velocity = limit_step(position, velocity, wish, LIMITS, dt_s)
-        speed = assert_within_limits(position, velocity, new, dt_s)
-        np.testing.assert_allclose(new_velocity, speed, atol=1e-9)
-        position, velocity = new, new_velocity
+    limiter, motion = MotionLimiter(LIMITS), Motion.at_rest(start)
+    for wish, dt_s, speed in wishes:
+        after = limiter.towards(motion, wish, dt_s, speed)
+        assert_within_limits(motion, after, dt_s)
+        motion = after
+
+
+@settings(max_examples=200, deadline=None)
+@given(start=PLACES, wishes=st.lists(st.tuples(PLACES, STEPS_S), min_size=1, max_size=20), step_s=STEPS_S)
+def test_from_wherever_it_is_it_can_stop_inside_its_positions(
+    start: np.ndarray, wishes: list[tuple[np.ndarray, float]], step_s: float
+) -> None:
+    limiter, motion = MotionLimiter(LIMITS), Motion.at_rest(start)
+    for wish, dt_s in wishes:
+        motion = limiter.towards(motion, wish, dt_s)
+        (rest,) = limiter.stopping(motion)
+        assert np.all((rest >= LIMITS.lower - 1e-7) & (rest <= LIMITS.upper + 1e-7))
+    for _ in range(400):
+        after = limiter.braking(motion, step_s)
+        assert_within_limits(motion, after, step_s)
+        motion = after
+        if motion.rests:
+            break
+    assert motion.rests
+    np.testing.assert_allclose(motion.position, rest, atol=1e-6)
 
 
 @settings(max_examples=100, deadline=None)
-@given(start=PLACES, wishes=st.lists(st.tuples(WISHES, STEPS_S), min_size=1, max_size=40))
-def test_any_wishes_at_an_unsteady_rate_stay_within_every_limit(
-    start: np.ndarray, wishes: list[tuple[np.ndarray, float]]
-) -> None:
-    position, velocity = start, np.zeros(2)
-    for wish, dt_s in wishes:
-        new, new_velocity = limit_step(position, velocity, wish, LIMITS, dt_s)
-        assert_within_limits(position, velocity, new, dt_s)
-        position, velocity = new, new_velocity
-
-
-@settings(max_examples=60, deadline=None)
-@given(start=PLACES, goal=PLACES, dt_s=st.floats(0.002, 0.1))
-def test_it_arrives_at_the_request_without_overshoot(start: np.ndarray, goal: np.ndarray, dt_s: float) -> None:
-    position, velocity = start, np.zeros(2)
-    direction = np.sign(goal - start)
-    furthest_s = np.max(np.abs(goal - start) / LIMITS.velocity + 2 * LIMITS.velocity / LIMITS.acceleration)
-    for _ in range(int(furthest_s / dt_s) + 20):
-        position, velocity = limit_step(position, velocity, goal, LIMITS, dt_s)
-        assert np.all((goal - position) * direction >= -TOLERANCE)
-    np.testing.assert_allclose(position, goal, atol=1e-6)
-    np.testing.assert_allclose(velocity, 0.0, atol=1e-4)
-
-
-@settings(max_examples=60, deadline=None)
 @given(start=PLACES, goal=PLACES, steps_s=st.lists(STEPS_S, min_size=5, max_size=60))
-def test_it_does_not_overshoot_when_steps_come_unsteadily(
-    start: np.ndarray, goal: np.ndarray, steps_s: list[float]
-) -> None:
-    position, velocity = start, np.zeros(2)
+def test_it_arrives_at_the_request_without_overshoot(start: np.ndarray, goal: np.ndarray, steps_s: list[float]) -> None:
+    limiter, motion = MotionLimiter(LIMITS), Motion.at_rest(start)
     direction = np.sign(goal - start)
     for dt_s in steps_s:
-        position, velocity = limit_step(position, velocity, goal, LIMITS, dt_s)
-        assert np.all((goal - position) * direction >= -1e-6)
+        motion = limiter.towards(motion, goal, dt_s)
+        assert np.all((goal - motion.position) * direction >= -1e-7)
+    for _ in range(30):
+        motion = limiter.towards(motion, goal, 0.1)
+    np.testing.assert_allclose(motion.position, goal, atol=1e-6)
+    assert motion.rests
 
 
-def test_an_arm_found_outside_its_limits_comes_back_at_a_limited_speed() -> None:
-    outside, dt_s = np.array([3.0, 0.02]), 0.02
-    new, velocity = limit_step(outside, np.zeros(2), outside, LIMITS, dt_s)
-    assert 3.0 - 2.5 * dt_s <= new[0] < 3.0
-    assert abs(velocity[0]) <= 25.0 * dt_s + TOLERANCE
+def test_a_slower_speed_is_kept(limiter: MotionLimiter) -> None:
+    motion = Motion.at_rest(np.array([-2.0, 0.0]))
+    for _ in range(50):
+        motion = limiter.towards(motion, np.array([2.0, 0.03]), 0.02, speed=0.1)
+    assert motion.velocity[0] == pytest.approx(0.25)
 
 
-@pytest.mark.parametrize("distance", [1e-6, 0.01, 0.4, 3.0])
-@pytest.mark.parametrize("dt_s", [0.001, 0.02, 0.1])
-def test_stoppable_speed_leaves_room_for_one_step_and_braking(distance: float, dt_s: float) -> None:
-    acceleration = 5.0
-    (speed,) = stoppable_speed(np.array([distance]), np.array([acceleration]), dt_s)
-    assert speed > 0
-    assert speed * dt_s + speed**2 / (2 * acceleration) == pytest.approx(distance, rel=1e-6)
+def test_an_arm_found_outside_its_limits_comes_back_at_a_limited_speed(limiter: MotionLimiter) -> None:
+    motion = Motion.at_rest(np.array([3.0, 0.02]))
+    first = limiter.towards(motion, motion.position, 0.02)
+    assert 3.0 - 2.5 * 0.02 <= first.position[0] < 3.0
+    for _ in range(100):
+        motion = limiter.towards(motion, np.array([9.0, 0.02]), 0.02)
+    np.testing.assert_allclose(motion.position, [2.6, 0.02], atol=1e-6)
 
 
-def test_stoppable_speed_is_zero_where_there_is_no_way_left() -> None:
-    speed = stoppable_speed(np.array([0.0, -1.0]), np.array([5.0, 5.0]), 0.02)
-    np.testing.assert_allclose(speed, 0.0, atol=1e-15)
+@pytest.mark.parametrize(
+    ("after", "what"),
+    [
+        (Motion(np.array([0.2, 0.0]), np.zeros(2), np.zeros(2)), "velocity"),
+        (Motion(np.zeros(2), np.array([2.6, 0.0]), np.zeros(2)), "velocity, acceleration"),
+        (Motion(np.zeros(2), np.zeros(2), np.array([24.0, 0.0])), "jerk"),
+        (Motion(np.array([np.nan, 0.0]), np.zeros(2), np.zeros(2)), "position, velocity"),
+        (Motion(np.array([0.0, -1e-4]), np.zeros(2), np.zeros(2)), "position"),
+    ],
+)
+def test_a_step_that_leaves_a_limit_is_not_sent_whoever_computed_it(
+    limiter: MotionLimiter, after: Motion, what: str
+) -> None:
+    with pytest.raises(LimitError, match=f"leave the limits of {what}; it is not sent"):
+        limiter.check(Motion.at_rest(np.zeros(2)), after, 0.01)
+
+
+def test_a_motion_that_is_not_finite_is_an_error(limiter: MotionLimiter) -> None:
+    broken = Motion(np.array([np.nan, 0.0]), np.zeros(2), np.zeros(2))
+    with pytest.raises(LimitError):
+        limiter.towards(broken, np.zeros(2), 0.02)

@@ -76,7 +76,7 @@ def test_it_brakes_and_holds_when_the_policy_stops(graph, arm, robot, gate):
     sent = drive(graph, arm, policy, request(robot, [1.0] + [0.0] * 6), count=20)
     graph.until(lambda: sent[-1].header.frame_id == "hold")
     graph.until(graph.said("gate", "holding"))
-    graph.until(lambda: np.all(np.abs(gate._gate._velocity) < 1e-6))
+    graph.until(lambda: gate._gate._motion.rests)
     at_rest = gate._sent_count
     for _ in range(20):
         graph.executor.spin_once(timeout_sec=0.02)

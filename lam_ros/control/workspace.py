@@ -1,0 +1,92 @@
+"""Where the arm may be: its tool in a box, its links apart from one another, by forward kinematics of the URDF."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import mujoco
+import numpy as np
+
+from lam_ros.config import WorkspaceConfig
+from lam_ros.control.arm_model import joint_numbers, model_of_urdf
+from lam_ros.control.gate import Trespass
+from lam_ros.errors import ConfigError
+
+AXES = "xyz"
+
+
+class Workspace:
+    """Judges poses of one arm.
+
+    Args:
+        described: the box and the clearance.
+        urdf: the arm.
+        joints: the robot's joints, in order; other joints of the URDF stay where the model has them, or mimic.
+
+    Raises:
+        ConfigError: the URDF lacks the tool's link or a joint, or cannot be read.
+    """
+
+    def __init__(self, described: WorkspaceConfig, urdf: Path, joints: Sequence[str]) -> None:
+        self._described = described
+        spec = model_of_urdf(urdf)
+        self._use(spec.compile(), joints, urdf)
+        bodies = {self._model.body(i).name: i for i in range(self._model.nbody)}
+        if described.tool_frame not in bodies:
+            raise ConfigError(
+                f"workspace.tool_frame is {described.tool_frame!r}, which is no link of {urdf}; "
+                f"it has {', '.join(bodies)}."
+            )
+        self._tool = bodies[described.tool_frame]
+        self._lower, self._upper = np.array([described.x, described.y, described.z]).T
+        # Links that touch where they are built to are no trespass.
+        for first, second in {pair for pair, _ in self._close_pairs(self._middle())}:
+            spec.add_exclude(bodyname1=self._model.body(first).name, bodyname2=self._model.body(second).name)
+        self._use(spec.compile(), joints, urdf)
+
+    def _use(self, model: mujoco.MjModel, joints: Sequence[str], urdf: Path) -> None:
+        """Look at this model: contacts are links, no neighbours, closer than the clearance."""
+        self._model, self._data = model, mujoco.MjData(model)
+        self._numbers = joint_numbers(model, joints, urdf)
+        self._address = model.jnt_qposadr[self._numbers]
+        clearance = self._described.self_clearance_m
+        model.geom_margin[:] = clearance / 2  # MuJoCo adds those of a pair
+        solid = (model.geom_contype != 0) | (model.geom_conaffinity != 0)
+        model.geom_contype[:] = model.geom_conaffinity[:] = np.where(solid & (clearance > 0), 1, 0)
+
+    def _middle(self) -> np.ndarray:
+        """Zero, or as near to it as the joints go (J,)."""
+        limited = self._model.jnt_limited[self._numbers].astype(bool)
+        lower, upper = self._model.jnt_range[self._numbers].T
+        return np.clip(0.0, np.where(limited, lower, -np.inf), np.where(limited, upper, np.inf))
+
+    def _close_pairs(self, position: np.ndarray) -> list[tuple[tuple[int, int], float]]:
+        """Pairs of bodies nearer than the clearance, with their distance in m."""
+        self._data.qpos[self._address] = position
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_comPos(self._model, self._data)
+        mujoco.mj_collision(self._model, self._data)
+        if not self._data.ncon:
+            return []
+        contacts = self._data.contact
+        bodies = np.sort(self._model.geom_bodyid[contacts.geom], axis=1).tolist()
+        return [((first, second), distance) for (first, second), distance in zip(bodies, contacts.dist, strict=True)]
+
+    def trespass(self, position: np.ndarray) -> Trespass:
+        """How far joint positions (J,) put the arm out of its workspace."""
+        close = self._close_pairs(np.asarray(position, dtype=np.float64))
+        tool = self._data.xpos[self._tool]
+        beyond = np.maximum(self._lower - tool, tool - self._upper)
+        axis = int(np.argmax(beyond))
+        worst = Trespass(0.0)
+        if beyond[axis] > 0:
+            allowed = f"{self._lower[axis]:g} to {self._upper[axis]:g}"
+            words = f"the tool would be at {AXES[axis]} {tool[axis]:.3f} m, outside {allowed}"
+            worst = Trespass(float(beyond[axis]), words)
+        for (first, second), distance_m in close:
+            depth_m = self._described.self_clearance_m - distance_m
+            if depth_m > worst.depth_m:
+                names = self._model.body(first).name, self._model.body(second).name
+                worst = Trespass(depth_m, f"{names[0]} and {names[1]} would be {max(distance_m, 0.0):.3f} m apart")
+        return worst

@@ -1,0 +1,78 @@
+"""The workspace: the tool's box and the links' distance, on the desk arm's own URDF."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lam_ros.config import ConfigError, RobotConfig, WorkspaceConfig, from_mapping, urdf_path
+from lam_ros.control.gate import Driver, Gate, Request, Rules
+from lam_ros.control.kinematics import Kinematics
+from lam_ros.control.limits import MotionLimits
+from lam_ros.control.workspace import Workspace
+
+HOME = np.array([0.0, 0.0, 0.6, 0.0, 1.0, 0.0, 0.02])
+FOLDED = np.array([0.0, 1.0, 1.9, 0.0, 2.1, 0.0, 0.02])
+
+
+def workspace(robot: RobotConfig, **described: object) -> Workspace:
+    return Workspace(from_mapping(WorkspaceConfig, described), urdf_path(robot), robot.joint_names)
+
+
+def test_the_tool_is_where_kinematics_say(robot: RobotConfig) -> None:
+    kinematics, rng = Kinematics(urdf_path(robot), robot.joint_names), np.random.default_rng(0)
+    lower, upper = robot.position_limits
+    for _ in range(50):
+        position = rng.uniform(lower, upper)
+        tool, _ = kinematics.tool_pose(position)
+        described = {axis: [float(at) - 0.01, float(at) + 0.01] for axis, at in zip("xyz", tool, strict=True)}
+        assert workspace(robot, **described).trespass(position).depth_m == 0.0
+        described["z"] = [float(tool[2]) + 0.02, float(tool[2]) + 0.03]
+        found = workspace(robot, **described).trespass(position)
+        assert found.depth_m == pytest.approx(0.02, abs=1e-9)
+        assert found.words.startswith(f"the tool would be at z {tool[2]:.3f} m, outside")
+
+
+def test_links_that_meet_are_found_and_neighbours_are_not(robot: RobotConfig) -> None:
+    judged = workspace(robot, self_clearance_m=0.02)
+    assert judged.trespass(HOME).depth_m == 0.0
+    found = judged.trespass(FOLDED)
+    assert found.depth_m > 0.0
+    assert "would be 0.0" in found.words
+    assert workspace(robot).trespass(FOLDED).depth_m == 0.0, "no clearance asked for, none looked at"
+
+
+def test_a_wider_clearance_is_met_sooner(robot: RobotConfig) -> None:
+    near, wide = (workspace(robot, self_clearance_m=clearance) for clearance in (0.005, 0.06))
+    shares = np.linspace(0.0, 1.0, 200)
+    first = [
+        next(s for s in shares if judged.trespass(HOME + s * (FOLDED - HOME)).depth_m > 0) for judged in (near, wide)
+    ]
+    assert first[1] < first[0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_gate_keeps_the_arm_in_its_box_whatever_is_asked(robot: RobotConfig, seed: int) -> None:
+    judged, rng = workspace(robot, z=[0.05, 0.5], self_clearance_m=0.01), np.random.default_rng(seed)
+    gate = Gate(Rules(MotionLimits.of(robot), 0.15, workspace=judged.trespass))
+    lower, upper = robot.position_limits
+    last, warned = HOME, 0
+    for tick in range(400):
+        now_ns = tick * 50_000_000
+        if tick % 20 == 0:
+            goal = rng.uniform(lower, upper)
+        gate.measured(last, now_ns)
+        sent = gate.request(Request(Driver.POLICY, goal, now_ns), now_ns)
+        assert sent is not None
+        last, warned = sent.position, warned + bool(gate.warning)
+        assert judged.trespass(last).depth_m <= 1e-5
+    assert warned > 20
+
+
+def test_what_cannot_be_checked_is_refused(robot: RobotConfig) -> None:
+    with pytest.raises(ConfigError, match=r"tool_frame is 'hand', which is no link of .*; it has "):
+        workspace(robot, tool_frame="hand")
+    with pytest.raises(ConfigError, match=r"has no joint waste"):
+        Workspace(WorkspaceConfig(), urdf_path(robot), ("waste",))
+    with pytest.raises(ConfigError, match=r"z is \[0.3, 0.1\]; the first must be below"):
+        workspace(robot, z=[0.3, 0.1])
