@@ -143,7 +143,7 @@ class Options:
 
     Attributes:
         robot: YAML path or the name of a shipped robot.
-        checkpoint: policy to perform; required for deploy.
+        checkpoint: policy to perform, required for deploy; for record, one that predicts beside the human.
         task: of the simulator and the expert; the recorder's text otherwise.
         dataset: folder of episodes; required for record.
         simulated: whether the embedded simulator is the robot.
@@ -172,7 +172,8 @@ def plan(what: BringUp, options: Options) -> list[Process]:
     """The processes of a bring-up, in the order to start them.
 
     simulate: simulator, gate, and the policy where a checkpoint is given, else whoever demonstrates.
-    record: gate, recorder and whoever demonstrates, with the simulator if it is the robot.
+    record: gate, recorder and whoever demonstrates, with the simulator if it is the robot; a checkpoint predicts beside
+        them and commands nothing.
     deploy: gate, perception and action, with the simulator if it is the robot.
     gate: the gate alone, for whoever commands through it.
 
@@ -190,12 +191,12 @@ def plan(what: BringUp, options: Options) -> list[Process]:
         parameters = {"robot": options.robot, "task": options.task, "mode": options.mode, **options.simulation}
         processes.append(Process(NODES["simulation"], parameters))
     performs = what == "deploy" or (what == "simulate" and bool(options.checkpoint))
+    if performs and not options.checkpoint:
+        raise BringUpError("deploy needs a policy: give --checkpoint FILE, which `lam train` writes.")
+    if options.checkpoint and not Path(options.checkpoint).is_file():
+        raise BringUpError(f"there is no checkpoint {options.checkpoint}; give the file that `lam train` wrote.")
+    policy = {**lifecycle, "checkpoint": str(Path(options.checkpoint).resolve())}
     if performs:
-        if not options.checkpoint:
-            raise BringUpError("deploy needs a policy: give --checkpoint FILE, which `lam train` writes.")
-        if not Path(options.checkpoint).is_file():
-            raise BringUpError(f"there is no checkpoint {options.checkpoint}; give the file that `lam train` wrote.")
-        policy = {**lifecycle, "checkpoint": str(Path(options.checkpoint).resolve())}
         if options.composed:
             processes.append(Process(NODES["composed"], policy))
         else:
@@ -208,6 +209,9 @@ def plan(what: BringUp, options: Options) -> list[Process]:
             raise BringUpError("record needs a folder for the episodes: give --out DIR.")
         dataset = str(Path(options.dataset).resolve())
         processes.append(Process(NODES["recorder"], {**lifecycle, "dataset": dataset, "task": options.task}))
+        if options.checkpoint:
+            processes.append(Process(NODES["action"], {**policy, "shadow": True}))
+            processes.append(Process(NODES["perception"], policy))
     if not performs and options.teleop != "none":
         processes.append(Process(NODES["teleop"], {**common, "source": options.teleop, "task": options.task}))
     return processes

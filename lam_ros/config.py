@@ -178,12 +178,15 @@ class GateConfig:
         rate_hz: how often it checks.
         staleness_s: after how long without a request, or without joint states, it brakes and holds.
         ramp_s: how long a new driver, or one after a pause, takes to come to full speed.
+        after_teleop: what follows when a human lets go: ``policy``, which goes on by itself, or ``hold``, until
+            somebody calls ``lam/resume``.
         workspace: where the arm may be; nowhere is forbidden if it is left out.
     """
 
     rate_hz: float = 100.0
     staleness_s: float = 0.15
     ramp_s: float = 0.3
+    after_teleop: Literal["policy", "hold"] = "policy"
     workspace: WorkspaceConfig | None = None
 
     def __post_init__(self) -> None:
@@ -264,7 +267,7 @@ class RecorderConfig:
         buttons: episode control from a joystick.
     """
 
-    topics: tuple[str, ...] = ("/tf", "/tf_static")
+    topics: tuple[str, ...] = ("/tf", "/tf_static", "lam/shadow")
     keep_free_gb: float = 1.0
     compression: Literal["auto", "none", "zstd"] = "auto"
     chunk_mb: float = 1.0

@@ -34,7 +34,7 @@ COMMON = {"robot": "desk_arm", "namespace": "", "params_file": "", "log_level": 
 OF_NODES = {"use_sim_time": "auto", "respawn": "false", "autostart": "true"}
 ARGUMENTS = {
     "robot": "Robot YAML: a path, or the name of a robot that lam_ros ships.",
-    "checkpoint": "Policy that `lam train` wrote (.safetensors).",
+    "checkpoint": "Policy that `lam train` wrote (.safetensors). In record: predicts beside the human, moves nothing.",
     "task": "The simulator's task (reach, push, pick_place), or what is demonstrated, in words.",
     "dataset": "Folder that episodes go to.",
     "teleop": "Who demonstrates: expert (the scripted one of the simulator), or none (run teleop_node yourself).",

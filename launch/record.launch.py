@@ -2,7 +2,7 @@
 
 from lam_ros.launching import launch_description
 
-ARGUMENTS = {"task": "", "dataset": "demonstrations", "simulated": "false", "teleop": "none"}
+ARGUMENTS = {"task": "", "dataset": "demonstrations", "simulated": "false", "teleop": "none", "checkpoint": ""}
 
 
 def generate_launch_description():

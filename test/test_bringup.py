@@ -74,6 +74,13 @@ def test_record_on_a_robot_needs_no_simulator(tmp_path: Path) -> None:
     assert recorder["use_sim_time"] is False
 
 
+def test_a_policy_beside_a_recording_only_predicts(tmp_path: Path, checkpoint: str) -> None:
+    processes = plan("record", Options("desk_arm", dataset=str(tmp_path), checkpoint=checkpoint, teleop="keyboard"))
+    assert names(processes) == ["gate", "recorder", "action", "perception", "teleop"]
+    assert parameters(processes, "action")["shadow"] is True
+    assert "shadow" not in parameters(plan("deploy", Options("desk_arm", checkpoint=checkpoint)), "action")
+
+
 def test_record_in_simulation_follows_simulated_time(tmp_path: Path) -> None:
     processes = plan("record", Options("desk_arm", dataset=str(tmp_path), simulated=True, teleop="expert"))
     assert names(processes) == ["simulation", "gate", "recorder", "teleop"]

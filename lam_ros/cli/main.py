@@ -33,7 +33,9 @@ app.add_typer(calibrate_app, name="calibrate")
 def up(
     what: Annotated[Literal["simulate", "record", "deploy"], typer.Argument(help="What to bring up.")],
     robot: Robot = DEFAULT_ROBOT,
-    checkpoint: Annotated[str, typer.Option(help="Policy to perform (deploy, simulate).")] = "",
+    checkpoint: Annotated[
+        str, typer.Option(help="Policy to perform; for record, one that predicts beside the human and moves nothing.")
+    ] = "",
     task: Annotated[str, typer.Option(help="The simulator's task; for record on a robot, what is shown, in words.")] = (
         "reach"
     ),

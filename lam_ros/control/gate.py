@@ -69,6 +69,7 @@ class Rules:
         limits: of its J joints.
         staleness_s: a request or a joint state older than this no longer counts.
         ramp_s: how long a new driver takes to come to full speed.
+        waits_after_teleop: whether the policy waits for ``resume`` after a human drove.
         following: how far (J,) measured may be from commanded; None does not look.
         workspace: how far joint positions (J,) put the arm out of where it may be; None allows all.
         joints: names, for sentences.
@@ -77,6 +78,7 @@ class Rules:
     limits: MotionLimits
     staleness_s: float
     ramp_s: float = 0.0
+    waits_after_teleop: bool = False
     following: np.ndarray | None = None
     workspace: Callable[[np.ndarray], Trespass] | None = None
     joints: tuple[str, ...] = ()
@@ -98,8 +100,15 @@ class Rules:
             except ImportError:
                 raise ConfigError("gate.workspace needs MuJoCo: pip install mujoco, or leave it out.") from None
             workspace = Workspace(gate.workspace, urdf_path(robot, robot_file), robot.joint_names).trespass
-        limits = MotionLimits.of(robot, robot_file)
-        return cls(limits, gate.staleness_s, gate.ramp_s, robot.following_errors, workspace, robot.joint_names)
+        return cls(
+            MotionLimits.of(robot, robot_file),
+            gate.staleness_s,
+            gate.ramp_s,
+            gate.after_teleop == "hold",
+            robot.following_errors,
+            workspace,
+            robot.joint_names,
+        )
 
 
 class Gate:
@@ -129,6 +138,7 @@ class Gate:
         self._ramp_from = LONG_AGO
         self._astray = ""
         self._implausible = ""
+        self._human_drove = False
         self.refusal = "no request has come yet."
         self.warning = ""
         self.driver = Driver.HOLD
@@ -182,6 +192,10 @@ class Gate:
         """Let it move again, after a stop or a joint that went astray."""
         self.is_stopped, self._astray = False, ""
 
+    def resume(self) -> None:
+        """Let the policy go on after a human drove."""
+        self._human_drove = False
+
     def request(self, request: Request, now_ns: int) -> Sent | None:
         """A request arrived: what to send now, None if it is refused (``refusal`` says why).
 
@@ -192,7 +206,7 @@ class Gate:
         if request.driver is Driver.TELEOP:
             if now_ns - self._teleop_at > self._staleness_ns:
                 self._astray = ""  # somebody takes it in hand
-            self._teleop_at = now_ns
+            self._teleop_at, self._human_drove = now_ns, True
         self.refusal = self._why_not(request, now_ns)
         if self.refusal:
             return None
@@ -265,6 +279,8 @@ class Gate:
         teleop_drives = self.takeover or now_ns - self._teleop_at <= self._staleness_ns
         if request.driver is Driver.POLICY and teleop_drives:
             return "a human is driving."
+        if request.driver is Driver.POLICY and self._human_drove and self._rules.waits_after_teleop:
+            return "a human drove and has let go; call lam/resume to let the policy go on."
         return self._astray
 
     def _towards(self, motion: Motion, target: np.ndarray, dt_ns: int, now_ns: int) -> Motion:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -10,22 +11,32 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool
 
 from lam_ros.contract import Action, Features, seconds_to_ns
+from lam_ros.control.gate import Driver
+from lam_ros.control.shadow import Agreement
 from lam_ros.demonstrations.alignment import StateHistory
 from lam_ros.errors import ContractError, LamError
 from lam_ros.images import pixels
-from lam_ros.nodes.base import ERROR, OK, stamp_to_ns
+from lam_ros.nodes.base import ERROR, OK, WARN, stamp_to_ns
 from lam_ros.nodes.joints import joint_message
 from lam_ros.nodes.policy import Loaded, PolicyNode
 from lam_ros.nodes.qos import COMMAND, LATCHED, SENSOR, STREAM
 
+HUMAN_COMMANDS = 200  # two seconds at a gate's rate
 GAP_TICKS = 4.5  # a longer pause between two features is the end of one episode and the start of another
 
 
 class ActionNode(PolicyNode):
-    """Resets the LSTM at activation, after a takeover, and when the stream of features pauses or goes back in time."""
+    """Resets the LSTM at activation, as a takeover begins, and where the stream of features pauses or goes back.
+
+    While a human drives, and in shadow mode, it goes on seeing and predicting, and commands nothing: so it is warm when
+    it is handed control, and what it would have done is on ``lam/shadow``.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("action", **kwargs)
+        self.declare(
+            "shadow", False, "Predict beside whoever drives, and command nothing; may be changed while it runs."
+        )
         self.is_fed = False  # by a perception node in the same process; what it publishes is then not taken twice
         self.hand_over: Callable[[Action], None] | None = None  # to a gate in the same process
 
@@ -36,13 +47,18 @@ class ActionNode(PolicyNode):
         self._history = StateHistory(self.robot.joint_states)
         self._last_stamp_ns: int | None = None
         self._takeover = False
+        self._human: deque[tuple[int, np.ndarray]] = deque(maxlen=HUMAN_COMMANDS)  # stamps in ns, and commands
+        self._predicted: tuple[Action, np.ndarray] | None = None  # this tick's, and where the arm was
+        self._agreement = Agreement(self.contract.joints, *self.robot.position_limits)
         self._resets = 0
         self._published = 0
         self._commands = self.create_publisher(JointState, "lam/policy_command", COMMAND)
+        self._shadow = self.create_publisher(JointState, "lam/shadow", STREAM)
         self._subscriptions_made = [
             self.create_subscription(JointState, self.robot.joint_states.topic, self._on_joint_states, SENSOR),
             self.create_subscription(Image, "lam/features", self._on_features, STREAM),
             self.create_subscription(Bool, "lam/takeover", self._on_takeover, LATCHED),
+            self.create_subscription(JointState, "lam/command", self._on_sent, STREAM),
         ]
         self.need_publisher(self.robot.joint_states.topic)
         self.need_publisher("lam/features")
@@ -50,6 +66,9 @@ class ActionNode(PolicyNode):
         self.figure("commands published", lambda: self._published)
         self.figure("checkpoints ready", lambda: " ".join(loaded.digest for loaded in self._ready))
         self.figure("LSTM resets", lambda: self._resets)
+        self.figure("shadow ticks", lambda: self._agreement.ticks)
+        self.figure("shadow explained", lambda: f"{self._agreement.explained:.2f}")
+        self.figure("shadow error", lambda: self._errors())
 
     def start(self) -> None:
         self._reset_policy()
@@ -90,10 +109,31 @@ class ActionNode(PolicyNode):
         if state is not None:
             self._history.push(stamp_to_ns(message.header.stamp), state)
 
+    def _errors(self) -> str:
+        errors = zip(self.contract.joints, self._agreement.errors, strict=True)
+        return ", ".join(f"{joint} {error:.3g}" for joint, error in errors)
+
     def _on_takeover(self, message: Bool) -> None:
-        if self._takeover and not message.data and self.is_active:
+        if message.data == self._takeover:
+            return
+        self._takeover, self._predicted = message.data, None
+        self._human.clear()
+        if not self.is_active:
+            return
+        if message.data:
             self._reset_policy()
-        self._takeover = message.data
+            self._agreement.reset()
+        else:
+            self._policy.replan()
+
+    def _on_sent(self, message: JointState) -> None:
+        if message.header.frame_id != Driver.TELEOP.value:
+            return
+        try:
+            command = self.contract.in_order(message.name, message.position, "lam/command")
+            self._human.append((stamp_to_ns(message.header.stamp), command))
+        except ContractError as error:
+            self.note("shadow", ERROR, str(error))
 
     def _on_features(self, message: Image) -> None:
         if self.is_fed or not self.is_active:
@@ -107,7 +147,7 @@ class ActionNode(PolicyNode):
 
     def take(self, features: Features, checkpoint_digest: str) -> None:
         """Answer the features of one tick, made by the checkpoint of that digest."""
-        if not self.is_active or self._takeover:
+        if not self.is_active:
             return
         stamp_ns = features.stamp_ns
         last = self._last_stamp_ns
@@ -116,18 +156,35 @@ class ActionNode(PolicyNode):
         try:
             if checkpoint_digest != self._digest:
                 self._follow(checkpoint_digest)
-            action = self._policy.act_on(features, self._history.at(stamp_ns))
+            state = self._history.at(stamp_ns)
+            action = self._policy.act_on(features, state)
         except LamError as error:
             self.note("policy", ERROR, str(error))
             return
         self._last_stamp_ns = stamp_ns
+        if self._takeover or self.parameter("shadow"):
+            self._stand_beside(action, state)
+            return
         if self.hand_over is not None:
             self.hand_over(action)
         self._commands.publish(joint_message(self.contract.joints, action.target, stamp_ns))
         self._published += 1
         self.note("policy", OK, "the policy answers")
 
+    def _stand_beside(self, action: Action, state: np.ndarray) -> None:
+        """Tell what would be commanded; the tick before can now be compared with what the human did in it."""
+        if self._predicted is not None:
+            predicted, measured = self._predicted
+            answers = (c for stamp_ns, c in self._human if predicted.stamp_ns <= stamp_ns < action.stamp_ns)
+            commanded = next(answers, None)
+            if commanded is not None:
+                self._agreement.add(predicted.target, commanded, measured)
+                self.note("shadow", OK if self._agreement.may_go else WARN, self._agreement.sentence())
+        self._predicted = action, state
+        self._shadow.publish(joint_message(self.contract.joints, action.target, action.stamp_ns))
+
     def _forget(self) -> None:
         for subscription in self._subscriptions_made:
             self.destroy_subscription(subscription)
-        self.destroy_publisher(self._commands)
+        for publisher in (self._commands, self._shadow):
+            self.destroy_publisher(publisher)

@@ -47,6 +47,7 @@ class GateNode(LamNode):
         self._services_made = [
             self.create_service(Trigger, "lam/estop_now", self._on_estop_now),
             self.create_service(Trigger, "lam/reset_estop", self._on_reset_estop),
+            self.create_service(Trigger, "lam/resume", self._on_resume),
         ]
         # On a steady clock, so that it goes on when simulated time does not.
         self._watchdog = self.create_timer(1.0 / self.robot.gate.rate_hz, self._on_tick, clock=self._steady)
@@ -135,6 +136,11 @@ class GateNode(LamNode):
         self._gate.reset_estop()
         self.note("emergency stop", OK, "released")
         response.success, response.message = True, "released; the next request moves the arm"
+        return response
+
+    def _on_resume(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._gate.resume()
+        response.success, response.message = True, "the policy may go on"
         return response
 
     def _forget(self) -> None:

@@ -33,6 +33,10 @@ class Policy:
         self._hidden: Any = None
         self._decoder.reset()
 
+    def replan(self) -> None:
+        """Forget what was planned, not what was seen: at a hand-back, since the plans' first moves were never made."""
+        self._decoder.reset()
+
     def perceive(self, images: Mapping[str, np.ndarray], stamp_ns: int) -> Features:
         """Features of one image a camera, each uint8 (H, W, 3) RGB of the contract's size.
 

@@ -217,6 +217,19 @@ def test_after_a_hold_the_first_step_is_a_short_one(gate: Gate) -> None:
     assert np.all(np.abs(sent.position - FAR) <= LIMITS.acceleration * 0.02**2)
 
 
+def test_after_a_human_the_policy_waits_where_it_is_told_to() -> None:
+    gate = Gate(Rules(LIMITS, STALENESS_S, waits_after_teleop=True))
+    for now_s, driver in ((0.0, Driver.POLICY), (0.1, Driver.TELEOP)):
+        gate.measured(START, ns(now_s))
+        assert ask(gate, driver, now_s) is not None
+    for now_s in (0.4, 3.0):
+        gate.measured(START, ns(now_s))
+        assert ask(gate, Driver.POLICY, now_s) is None
+        assert gate.refusal == "a human drove and has let go; call lam/resume to let the policy go on."
+    gate.resume()
+    assert ask(gate, Driver.POLICY, 3.0) is not None
+
+
 STRAYING = Rules(LIMITS, STALENESS_S, following=np.array([0.3, 0.5]), joints=("lift", "swing"))
 
 

@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import yaml
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Bool
 
+from lam_ros.contract import Features
 from lam_ros.images import pixels, rgb_from_image
 from lam_ros.nodes.action import ActionNode
 from lam_ros.nodes.base import stamp_to_ns
 from lam_ros.nodes.images import compressed_message, features_message
+from lam_ros.nodes.joints import joint_message
 from lam_ros.nodes.perception import PerceptionNode
 from lam_ros.nodes.qos import LATCHED
 from lam_ros.policy.checkpoint import digest, load_policy
@@ -170,8 +173,6 @@ def test_an_action_answers_each_features_message_with_its_stamp(graph, arm, robo
         stamp = STAMP + tick * TICK
         feed(graph, arm, action, stamp, values, position)
         graph.until(lambda tick=tick: len(commands) == tick + 1)
-        from lam_ros.contract import Features
-
         expected = policy.act_on(Features(stamp, values), position.astype(np.float32)).target
         np.testing.assert_allclose(commands[-1].position, expected, atol=1e-5)
         assert stamp_to_ns(commands[-1].header.stamp) == stamp
@@ -193,6 +194,50 @@ def test_the_memory_is_reset_by_a_pause_and_by_a_takeover(graph, arm, action, co
         takeover.publish(Bool(data=driving))
         graph.until(lambda driving=driving: action._takeover is driving)
     assert action._resets == first + 2
+
+
+def test_while_a_human_drives_the_memory_is_warmed_and_nothing_commanded(
+    graph, arm, robot, checkpoint, action, commands
+):
+    values = np.ones((2, 192), np.float32)
+    shadows = graph.listen(JointState, "lam/shadow")
+    graph.until(lambda: graph.probe.count_publishers("lam/shadow") and action._shadow.get_subscription_count())
+    takeover = graph.talk(Bool, "lam/takeover", LATCHED)
+    takeover.publish(Bool(data=True))
+    graph.until(lambda: action._takeover)
+    policy = load_policy(checkpoint, robot)
+    for tick in range(3):
+        feed(graph, arm, action, STAMP + tick * TICK, values)
+        graph.until(lambda tick=tick: len(shadows) == tick + 1)
+        expected = policy.act_on(Features(STAMP + tick * TICK, values), np.zeros(7, np.float32))
+        np.testing.assert_allclose(shadows[-1].position, expected.target, atol=1e-5)
+    assert commands == []
+    takeover.publish(Bool(data=False))
+    graph.until(lambda: not action._takeover)
+    policy.replan()
+    feed(graph, arm, action, STAMP + 3 * TICK, values)
+    graph.until(lambda: commands)
+    expected = policy.act_on(Features(STAMP + 3 * TICK, values), np.zeros(7, np.float32))
+    np.testing.assert_allclose(commands[0].position, expected.target, atol=1e-5)
+
+
+def test_in_shadow_the_policy_is_compared_with_the_human_and_moves_nothing(graph, arm, robot, action, commands):
+    action.set_parameters([Parameter("shadow", value=True)])
+    values, moved = np.ones((2, 192), np.float32), np.full(7, 0.1)
+    shadows = graph.listen(JointState, "lam/shadow")
+    graph.until(lambda: action._shadow.get_subscription_count())
+    sent = graph.talk(JointState, "lam/command")
+    for tick in range(4):
+        feed(graph, arm, action, STAMP + tick * TICK, values)
+        graph.until(lambda tick=tick: len(shadows) == tick + 1)
+        for driver in ("policy", "teleop"):  # only a human's commands are compared
+            sent.publish(joint_message(robot.joint_names, moved * (driver == "teleop"), STAMP + tick * TICK, driver))
+        graph.until(lambda tick=tick: len(action._human) == tick + 1)
+    assert commands == []
+    assert action._agreement.ticks == 3, "a tick is judged once it is over"
+    errors = [np.abs(np.array(message.position) - moved) for message in shadows[:3]]
+    np.testing.assert_allclose(action._agreement.errors, np.mean(errors, axis=0), atol=1e-5)
+    graph.until(graph.said("action", "no-go yet: 3 ticks beside the human"))
 
 
 def test_perception_of_another_checkpoint_is_not_listened_to(graph, arm, action, commands):
