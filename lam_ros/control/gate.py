@@ -46,11 +46,19 @@ class Request:
 
 @dataclass(frozen=True)
 class Sent:
-    """What goes to the robot: positions (J,), who drives, the stamp it answers (None for a hold)."""
+    """What goes to the robot.
+
+    Attributes:
+        position: of the joints (J,), in rad or m.
+        driver: who drives.
+        stamp_ns: the stamp it answers, None for a hold.
+        reach_in_s: in which time the arm may go there within its velocity limits.
+    """
 
     position: np.ndarray
     driver: Driver
     stamp_ns: int | None
+    reach_in_s: float
 
 
 @dataclass(frozen=True)
@@ -226,7 +234,7 @@ class Gate:
             self._fault(error)
             return None
         self._request_at, self.driver = now_ns, request.driver
-        return self._send(motion, now_ns, request.stamp_ns)
+        return self._send(motion, now_ns, request.stamp_ns, dt_ns)
 
     def tick(self, now_ns: int) -> Sent | None:
         """The watchdog: brakes when nobody drives any more. What to send now, None when there is nothing to send."""
@@ -248,7 +256,7 @@ class Gate:
         except LimitError as error:
             self._fault(error)
             return None
-        return self._send(motion, now_ns, None)
+        return self._send(motion, now_ns, None, elapsed)
 
     def _why_hold(self, now_ns: int) -> str:
         state_age, request_age = now_ns - self._measured_at, now_ns - self._request_at
@@ -308,9 +316,9 @@ class Gate:
                 return self._limiter.braking(motion, dt_s)
         return moved
 
-    def _send(self, motion: Motion, now_ns: int, stamp_ns: int | None) -> Sent:
+    def _send(self, motion: Motion, now_ns: int, stamp_ns: int | None, dt_ns: int) -> Sent:
         self._motion, self._sent_at = motion, now_ns
-        return Sent(motion.position.copy(), self.driver, stamp_ns)
+        return Sent(motion.position.copy(), self.driver, stamp_ns, dt_ns / NANOSECONDS)
 
     def _fault(self, error: LimitError) -> None:
         """What must not happen happened: nothing is sent from here on, until somebody looks."""

@@ -106,8 +106,8 @@ class GateNode(LamNode):
             self._send(sent)
 
     def _send(self, sent: Sent) -> None:
-        period = 1.0 / (self.robot.gate.rate_hz if sent.driver is Driver.HOLD else self.robot.policy.rate_hz)
-        self._to_robot.publish(robot_command(self.robot, sent.position, period))
+        reach_in_s = max(sent.reach_in_s, 1.0 / self.robot.gate.rate_hz)
+        self._to_robot.publish(robot_command(self.robot, sent.position, reach_in_s))
         stamp = sent.stamp_ns if sent.stamp_ns is not None else self.get_clock().now().nanoseconds
         self._sent.publish(joint_message(self.contract.joints, sent.position, stamp, sent.driver.value))
         self._sent_count += 1

@@ -52,8 +52,8 @@ def test_a_request_in_another_joint_order_reaches_the_right_joints(graph, arm, r
     policy = graph.talk(JointState, "lam/policy_command")
     wanted = np.array([0.01, -0.01, 0.005, 0.0, 0.0, 0.0, 0.001])
     backwards = request(robot, wanted[::-1], names=robot.joint_names[::-1])
-    sent = drive(graph, arm, policy, backwards, count=30)
-    graph.until(lambda: len(to_robot) >= 30)
+    sent = drive(graph, arm, policy, backwards, count=100)  # the ramp of a new driver among them
+    graph.until(lambda: len(to_robot) >= 100)
     assert to_robot[-1].joint_names == list(robot.joint_names)
     np.testing.assert_allclose(to_robot[-1].points[-1].positions, wanted, atol=1e-3)
     assert sent[-1].header.frame_id == "policy"
