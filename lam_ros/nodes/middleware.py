@@ -1,9 +1,9 @@
 """A fault of Fast DDS that a node must notice by itself: its shared-memory port may be taken from under it.
 
-A process that starts where another was killed adopts the dead one's port, `/dev/shm/fastdds_port<n>` (in Jazzy
-and before `fastrtps_port<n>`). A sender that finds the dead port at that very moment deletes and makes it anew: from then
-on all senders write to a file that nobody reads. The node is deaf, though it can still speak (Fast DDS 3.2: about one of
-forty restarts after kill -9 at 55 MB/s).
+A process that starts where another was killed adopts the dead one's port, `/dev/shm/fastdds_port<n>`
+(`fastrtps_port<n>` in Jazzy and before). A sender that finds the dead port at that very moment deletes and makes it
+anew: from then on all senders write to a file that nobody reads. The node is deaf, though it can still speak (Fast DDS
+3.2: about one of forty restarts after kill -9 at 55 MB/s).
 """
 
 from __future__ import annotations

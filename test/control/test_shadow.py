@@ -19,16 +19,17 @@ def agreement(share: float, ticks: int = ENOUGH_TICKS) -> Agreement:
     return beside
 
 
-@pytest.mark.parametrize(("share", "explained"), [(1.0, 1.0), (0.8, 0.8), (0.0, 0.0), (-1.0, -1.0), (1.3, 0.7)])
-def test_what_is_explained_is_the_share_of_the_motion_that_is_made(share: float, explained: float) -> None:
+@pytest.mark.parametrize(("share", "explained"), [(1.0, 1.0), (0.8, 0.96), (0.0, 0.0), (-1.0, -3.0), (1.3, 0.91)])
+def test_what_is_explained_is_against_standing_still(share: float, explained: float) -> None:
     assert agreement(share).explained == pytest.approx(explained)
 
 
 def test_the_sentence_says_go_or_why_not() -> None:
-    assert agreement(0.8).sentence().startswith(f"go: {ENOUGH_TICKS} ticks beside the human, 80 % of the motion")
-    assert "no-go: 100 ticks beside the human, 20 % of the motion" in agreement(0.2).sentence()
+    assert agreement(0.8).sentence().startswith(f"go: {ENOUGH_TICKS} ticks of the human's motion, 96 % of it explained")
+    assert agreement(-0.2).sentence().startswith(f"no-go: {ENOUGH_TICKS} ticks of the human's motion, -44 %")
     assert agreement(0.9, 20).sentence().startswith("no-go yet: 20 ticks")
     assert not agreement(0.9, 20).may_go
+    assert not agreement(0.01).may_go
     assert Agreement(("lift", "grip"), LOWER, UPPER).sentence().startswith("no-go: no tick yet")
 
 
@@ -42,6 +43,7 @@ def test_the_worst_joint_is_named_by_its_share_of_the_range() -> None:
 def test_who_does_nothing_explains_nothing() -> None:
     beside = Agreement(("lift", "grip"), LOWER, UPPER)
     for _ in range(ENOUGH_TICKS):
-        beside.add(np.zeros(2), np.zeros(2), np.zeros(2))
+        beside.add(np.array([0.5, 0.01]), np.zeros(2), np.array([0.0, 0.0003]))
+    assert beside.ticks == 0
     assert beside.explained == 0.0
     assert not beside.may_go

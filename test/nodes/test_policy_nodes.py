@@ -237,7 +237,7 @@ def test_in_shadow_the_policy_is_compared_with_the_human_and_moves_nothing(graph
     assert action._agreement.ticks == 3, "a tick is judged once it is over"
     errors = [np.abs(np.array(message.position) - moved) for message in shadows[:3]]
     np.testing.assert_allclose(action._agreement.errors, np.mean(errors, axis=0), atol=1e-5)
-    graph.until(graph.said("action", "no-go yet: 3 ticks beside the human"))
+    graph.until(graph.said("action", "no-go yet: 3 ticks of the human's motion"))
 
 
 def test_perception_of_another_checkpoint_is_not_listened_to(graph, arm, action, commands):
