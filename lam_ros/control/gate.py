@@ -111,11 +111,11 @@ class Rules:
         return cls(
             MotionLimits.of(robot, robot_file),
             gate.staleness_s,
-            gate.ramp_s,
-            gate.after_teleop == "hold",
-            robot.following_errors,
-            workspace,
-            robot.joint_names,
+            ramp_s=gate.ramp_s,
+            waits_after_teleop=gate.after_teleop == "hold",
+            following=robot.following_errors,
+            workspace=workspace,
+            joints=robot.joint_names,
         )
 
 
