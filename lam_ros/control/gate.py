@@ -20,6 +20,7 @@ from lam_ros.control.limits import Motion, MotionLimiter, MotionLimits
 from lam_ros.errors import ConfigError, LimitError
 
 FIRST_STEP_NS = 20_000_000  # after a pause nothing says how long the first step may take
+BEHIND_NS = 50_000_000  # an arm that a simulator has just put elsewhere is not astray: its clock jumps a moment later
 LONG_AGO = -(2**62)
 SLOWEST = 0.1  # share of full speed that a ramp begins with
 GOAL_HALVINGS = 6  # of the way to a goal outside the workspace: it stops within 2 % of it before the edge
@@ -145,6 +146,7 @@ class Gate:
         self._teleop_at = LONG_AGO
         self._ramp_from = LONG_AGO
         self._astray = ""
+        self._behind_since: int | None = None
         self._implausible = ""
         self._human_drove = False
         self.refusal = "no request has come yet."
@@ -164,15 +166,21 @@ class Gate:
             return
         self._measured, self._measured_at = np.asarray(position, dtype=np.float64), now_ns
         drives = self.driver is not Driver.HOLD and now_ns - self._sent_at <= self._staleness_ns
-        if drives and self._motion is not None and self._rules.following is not None:
-            error = np.abs(self._measured - self._motion.position)
-            worst = int(np.argmax(error / self._rules.following))
-            if error[worst] > self._rules.following[worst]:
-                self._astray = (
-                    f"joint {self._name(worst)} is {error[worst]:.3g} from where it was sent, more than "
-                    f"{self._rules.following[worst]:.3g}; see what holds it, then drive it by hand or call "
-                    "lam/reset_estop."
-                )
+        if not drives or self._motion is None or self._rules.following is None:
+            self._behind_since = None
+            return
+        error = np.abs(self._measured - self._motion.position)
+        worst = int(np.argmax(error / self._rules.following))
+        if error[worst] <= self._rules.following[worst]:
+            self._behind_since = None
+        elif self._behind_since is None:
+            self._behind_since = now_ns
+        elif now_ns - self._behind_since >= BEHIND_NS:
+            self._astray = (
+                f"joint {self._name(worst)} is {error[worst]:.3g} from where it was sent, more than "
+                f"{self._rules.following[worst]:.3g}; see what holds it, then drive it by hand or call "
+                "lam/reset_estop."
+            )
 
     def _is_plausible(self, position: np.ndarray) -> bool:
         """Whether an arm can be there: within its limits, or beyond them by no more than their width."""

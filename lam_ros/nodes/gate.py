@@ -25,6 +25,7 @@ class GateNode(LamNode):
         self.is_fed = False  # by an action node in the same process; what it publishes is then not taken twice
 
     def configure(self) -> None:
+        self._is_simulated = bool(self.parameter("use_sim_time"))
         self._gate = Gate(Rules.of(self.robot, self.robot_file))
         self._sent_count = 0
         self._last_driver: Driver | None = None
@@ -64,7 +65,12 @@ class GateNode(LamNode):
     def _on_joint_states(self, message: JointState) -> None:
         position = self.joint_positions(message)
         if position is not None:
-            self._gate.measured(position, self.now_ns())
+            self._gate.measured(position, self._time_of(message.header.stamp))
+
+    def _time_of(self, stamp: Any) -> int:
+        """Now. Simulated time is at least what a message says: its clock's own message may come a moment later."""
+        now_ns = self.now_ns()
+        return max(now_ns, stamp_to_ns(stamp)) if self._is_simulated else now_ns
 
     def _on_request(self, driver: Driver, message: JointState) -> None:
         if not self.is_active or (self.is_fed and driver is Driver.POLICY):

@@ -243,7 +243,7 @@ def test_a_joint_that_does_not_follow_is_held_until_somebody_sees_to_it() -> Non
             last_s = float(now_s)
             break
     assert 0.05 < last_s < 0.5
-    assert gate.refusal.startswith("joint lift is 0.3")
+    assert gate.refusal.startswith("joint lift is 0.")
     assert gate.driver is Driver.HOLD
     brake(gate, last_s)
     for now_s in last_s + np.arange(2.0, 3.0, 0.02):
@@ -251,6 +251,17 @@ def test_a_joint_that_does_not_follow_is_held_until_somebody_sees_to_it() -> Non
         assert ask(gate, Driver.POLICY, now_s) is None, "it stays held, though requests go on"
     gate.reset_estop()
     assert ask(gate, Driver.POLICY, last_s + 3.0) is not None
+
+
+def test_an_arm_that_a_simulator_puts_elsewhere_is_not_astray() -> None:
+    gate = Gate(STRAYING)
+    last_s = drive(gate, 0.1)
+    for _ in range(5):  # its new place is heard before its new time
+        gate.measured(START + 1.0, ns(last_s + 0.01))
+    gate.measured(START + 1.0, ns(last_s + 0.51))
+    sent = ask(gate, Driver.POLICY, last_s + 0.51)
+    assert sent is not None, gate.refusal
+    np.testing.assert_allclose(sent.position, START + 1.0, atol=0.01)
 
 
 def test_a_human_may_take_an_arm_in_hand_that_did_not_follow() -> None:

@@ -57,7 +57,12 @@ def test_every_demonstration_is_sealed_and_none_lost_a_message(demonstrations):
     assert len(episodes) == DEMONSTRATIONS
     for episode in episodes:
         episode.verify()
-        assert episode.manifest.verdict.grade == "PASS", episode.manifest.verdict.findings
+        verdict = episode.manifest.verdict
+        # A busy machine may pause, which is a WARN; nothing else may be found.
+        assert all("paused for" in finding for finding in verdict.findings), verdict.findings
+        assert verdict.grade != "FAIL"
+        assert all(topic.lost == 0 for topic in episode.manifest.topics.values())
+    assert sum(episode.manifest.verdict.grade == "PASS" for episode in episodes) >= 0.9 * DEMONSTRATIONS
     assert sum(episode.manifest.outcome == "success" for episode in episodes) >= 0.95 * DEMONSTRATIONS
     assert "PASS" in lam("episodes", "list", demonstrations)
     done = lam("record", "--simulated", "--task", "reach", "--episodes", DEMONSTRATIONS, "--out", demonstrations)
