@@ -195,6 +195,69 @@ class GateConfig:
 
 
 @dataclass(frozen=True)
+class JoyAxis:
+    """One axis of a gamepad or SpaceMouse, counted from 0; at full deflection the joint moves at this share of its
+    velocity limit, backwards where it is negative."""
+
+    axis: int
+    scale: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.axis < 0:
+            raise ConfigError(f"axis is {self.axis}; axes are counted from 0.")
+        if not 0.0 < abs(self.scale) <= 1.0:
+            raise ConfigError(f"scale is {self.scale}; it must be from -1 to 1, and not 0.")
+
+
+@dataclass(frozen=True)
+class JoyConfig:
+    """Driving by ``sensor_msgs/Joy``.
+
+    Attributes:
+        deadman: the button that must be held while somebody drives, counted from 0.
+        axes: joint -> axis.
+        dead_zone: deflections below this are none: sticks do not come back to 0.
+        topic: of the messages.
+    """
+
+    deadman: int
+    axes: dict[str, JoyAxis]
+    dead_zone: float = 0.05
+    topic: str = "joy"
+
+    def __post_init__(self) -> None:
+        if self.deadman < 0:
+            raise ConfigError(f"deadman is {self.deadman}; buttons are counted from 0.")
+        if not 0.0 <= self.dead_zone < 1.0:
+            raise ConfigError(f"dead_zone is {self.dead_zone}; it must be from 0 to below 1.")
+
+
+@dataclass(frozen=True)
+class LeaderJoint:
+    """Which joint of the leader arm moves one of the robot's: scale * its position + offset, in rad or m."""
+
+    joint: str
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
+class LeaderConfig:
+    """Driving by a leader arm: its ``sensor_msgs/JointState``, and the robot's joint -> the leader's."""
+
+    joints: dict[str, LeaderJoint]
+    topic: str = "leader/joint_states"
+
+
+@dataclass(frozen=True)
+class TeleopConfig:
+    """What a human drives the arm with. With both, the leader arm drives while the gamepad's ``deadman`` is held."""
+
+    joy: JoyConfig | None = None
+    leader: LeaderConfig | None = None
+
+
+@dataclass(frozen=True)
 class VerdictConfig:
     """When an episode is WARN or FAIL. Rates are shares of the expected one, gaps are in expected periods.
 
@@ -295,6 +358,7 @@ class RobotConfig:
     command: CommandConfig = field(default_factory=CommandConfig)
     policy: PolicyTickConfig = field(default_factory=PolicyTickConfig)
     gate: GateConfig = field(default_factory=GateConfig)
+    teleop: TeleopConfig = field(default_factory=TeleopConfig)
     recorder: RecorderConfig = field(default_factory=RecorderConfig)
 
     def __post_init__(self) -> None:
@@ -311,8 +375,19 @@ class RobotConfig:
                     f"cameras.{name}.rate_hz is {camera.rate_hz:g}, below policy.rate_hz {self.policy.rate_hz:g}; "
                     "a tick needs a new frame of every camera: raise the one or lower the other."
                 )
+        for where, moved in (("joy.axes", self.teleop.joy and self.teleop.joy.axes), ("leader.joints", self._led)):
+            unknown = [name for name in moved or () if name not in self.joints]
+            if unknown:
+                raise ConfigError(f"teleop.{where} names {unknown[0]!r}; the joints are {', '.join(self.joints)}.")
+        if self._led is not None and len(self._led) != len(self.joints):
+            missing = [name for name in self.joints if name not in self._led]
+            raise ConfigError(f"teleop.leader.joints lacks {', '.join(missing)}; a leader arm leads every joint.")
         if self.gate.workspace is not None and not self.urdf:
             raise ConfigError("gate.workspace needs the arm's shape: add `urdf: path/to/arm.urdf`.")
+
+    @property
+    def _led(self) -> dict[str, LeaderJoint] | None:
+        return self.teleop.leader.joints if self.teleop.leader else None
 
     @property
     def joint_names(self) -> tuple[str, ...]:

@@ -1,10 +1,14 @@
-"""From keys to joint targets: a jog that works in any terminal, over SSH too."""
+"""From what a human moves to joint targets: keys (in any terminal, over SSH too), a gamepad, a leader arm."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from lam_ros.config import JoyConfig, LeaderConfig
 from lam_ros.control.limits import MotionLimits
+from lam_ros.errors import ContractError
 
 # Two columns of keys, one pair a joint: up and down.
 KEY_PAIRS = ("qa", "ws", "ed", "rf", "tg", "yh", "uj", "ik", "ol")
@@ -44,3 +48,61 @@ class KeyboardJog:
     def help(self) -> str:
         """Which keys move which joint."""
         return "  ".join(f"{pair[0]}/{pair[1]} {joint}" for joint, pair in self.keys.items())
+
+
+class JoyJog:
+    """Sticks move joints at a speed, while the dead-man's button is held.
+
+    Args:
+        described: which axis moves which joint.
+        joints: names, in order.
+        limits: targets stay inside.
+    """
+
+    def __init__(self, described: JoyConfig, joints: tuple[str, ...], limits: MotionLimits) -> None:
+        self._described, self._limits = described, limits
+        self._axes = [(joints.index(joint), given.axis, given.scale) for joint, given in described.axes.items()]
+
+    def is_held(self, buttons: Sequence[int]) -> bool:
+        """Whether the dead-man's button is; raises ContractError where the gamepad has no such button."""
+        deadman, topic = self._described.deadman, self._described.topic
+        if deadman >= len(buttons):
+            raise ContractError(
+                f"{topic} has {len(buttons)} buttons, and teleop.joy.deadman is {deadman}; "
+                f"`ros2 topic echo {topic}` shows which one you press."
+            )
+        return bool(buttons[deadman])
+
+    def move(self, axes: Sequence[float], target: np.ndarray, dt_s: float) -> np.ndarray:
+        """The target (J,) after ``dt_s`` with the sticks so; raises ContractError for an axis that is not there."""
+        moved = target.astype(np.float64)
+        for joint, axis, scale in self._axes:
+            if axis >= len(axes) or not np.isfinite(axes[axis]):
+                raise ContractError(
+                    f"{self._described.topic} has no axis {axis} (it has {len(axes)}), which teleop.joy.axes names."
+                )
+            deflection = float(np.clip(axes[axis], -1.0, 1.0))
+            if abs(deflection) > self._described.dead_zone:
+                moved[joint] += deflection * scale * self._limits.velocity[joint] * dt_s
+        return np.clip(moved, self._limits.lower, self._limits.upper)
+
+
+class LeaderArm:
+    """Joint by joint, the robot goes where the leader arm is.
+
+    Args:
+        described: which joint leads which.
+        joints: the robot's names, in order.
+    """
+
+    def __init__(self, described: LeaderConfig, joints: tuple[str, ...]) -> None:
+        self._topic = described.topic
+        self._leads = [described.joints[joint] for joint in joints]
+
+    def target(self, names: Sequence[str], positions: Sequence[float]) -> np.ndarray:
+        """The robot's target (J,); raises ContractError where a joint is missing or not finite."""
+        measured = dict(zip(names, positions, strict=False))
+        missing = [lead.joint for lead in self._leads if not np.isfinite(measured.get(lead.joint, np.nan))]
+        if missing:
+            raise ContractError(f"{self._topic} lacks {', '.join(missing)}; it has {', '.join(measured) or 'nothing'}.")
+        return np.array([lead.scale * measured[lead.joint] + lead.offset for lead in self._leads])

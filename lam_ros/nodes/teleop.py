@@ -1,4 +1,5 @@
-"""teleop_node: a demonstrator drives. The scripted expert in simulation, or a keyboard that works over SSH."""
+"""teleop_node: a demonstrator drives. The scripted expert in simulation, a keyboard that works over SSH, a gamepad, a
+leader arm."""
 
 from __future__ import annotations
 
@@ -6,22 +7,24 @@ import sys
 from typing import Any
 
 import numpy as np
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
 from lam_ros.config import RECORDER_ACTIONS
 from lam_ros.control.limits import MotionLimits
-from lam_ros.control.teleop import KeyboardJog
+from lam_ros.control.teleop import JoyJog, KeyboardJog, LeaderArm
 from lam_ros.control.terminal import Keys
 from lam_ros.demonstrations.alignment import StateHistory
 from lam_ros.errors import ConfigError, ContractError
-from lam_ros.nodes.base import ERROR, OK, PlainNode, stamp_to_ns
+from lam_ros.nodes.base import ERROR, OK, WARN, PlainNode, stamp_to_ns
 from lam_ros.nodes.joints import joint_message
 from lam_ros.nodes.qos import COMMAND, LATCHED, SENSOR, STREAM
 
 RELEASE_NS = 400_000_000  # without a key for so long, nobody drives
+JOY_RELEASE_NS = 200_000_000  # likewise without a message of the gamepad (joy_node repeats itself 20 times a second)
+JOG_PERIOD_S = 0.02
 
 
 class TeleopNode(PlainNode):
@@ -29,10 +32,14 @@ class TeleopNode(PlainNode):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("teleop", **kwargs)
-        self.declare("source", "expert", "expert (the simulator's scripted demonstrator) or keyboard.", read_only=True)
+        sources = (
+            "expert (the simulator's scripted demonstrator), keyboard, joy or leader (see teleop in the robot YAML)."
+        )
+        self.declare("source", "expert", sources, read_only=True)
         self.declare("task", "reach", "The task that the expert demonstrates.", read_only=True)
         self._history = StateHistory(self.robot.joint_states)
         self._measured: np.ndarray | None = None
+        self._target: np.ndarray | None = None  # of a jog, while it lasts
         self._takeover = False
         self._commands = self.create_publisher(JointState, "teleop/command", COMMAND)
         self._takeovers = self.create_publisher(Bool, "lam/takeover", LATCHED)
@@ -44,8 +51,12 @@ class TeleopNode(PlainNode):
             self._begin_expert()
         elif source == "keyboard":
             self._begin_keyboard()
+        elif source == "joy":
+            self._begin_joy()
+        elif source == "leader":
+            self._begin_leader()
         else:
-            raise ConfigError(f"source is {source!r}; valid are expert and keyboard.")
+            raise ConfigError(f"source is {source!r}; valid are expert, keyboard, joy and leader.")
 
     def _on_joint_states(self, message: JointState) -> None:
         state = self.joint_positions(message)
@@ -102,7 +113,6 @@ class TeleopNode(PlainNode):
     def _begin_keyboard(self) -> None:
         self._keys = Keys("keyboard teleoperation needs a terminal; start it with `lam node teleop` in one.")
         self._jog = KeyboardJog(self.contract.joints, MotionLimits.of(self.robot, self.robot_file))
-        self._target: np.ndarray | None = None
         self._pressed_at = 0
         self._recorder = {name: self.create_client(Trigger, f"recorder/{name}") for name in RECORDER_ACTIONS}
         self._actions = {" ": "start", "\r": "stop", "\x7f": "discard", "+": "mark_success", "-": "mark_failure"}
@@ -110,7 +120,7 @@ class TeleopNode(PlainNode):
             f"{self._jog.help()}\nspace record   enter keep   backspace discard   + success   - failure   Ctrl-C end\n"
         )
         sys.stdout.flush()
-        self.create_timer(0.02, self._on_keys, clock=self._steady)
+        self.create_timer(JOG_PERIOD_S, self._on_keys, clock=self._steady)
 
     def _on_keys(self) -> None:
         now_ns = self.now_ns()
@@ -126,6 +136,76 @@ class TeleopNode(PlainNode):
         else:
             self._target = None
             self._drive(False)
+
+    # A gamepad, and a leader arm
+
+    def _listen_to_joy(self) -> None:
+        described = self.robot.teleop.joy
+        assert described is not None
+        self._joy: Joy | None = None
+        self._joy_at = 0
+        self._sticks = JoyJog(described, self.contract.joints, MotionLimits.of(self.robot, self.robot_file))
+        self.create_subscription(Joy, described.topic, self._on_joy, SENSOR)
+        self.need_publisher(described.topic)
+
+    def _on_joy(self, message: Joy) -> None:
+        self._joy, self._joy_at = message, self._steady.now().nanoseconds
+
+    def _is_held(self) -> bool:
+        """Whether somebody holds the dead-man's button of a gamepad that is there."""
+        if self._joy is None or self._steady.now().nanoseconds - self._joy_at > JOY_RELEASE_NS:
+            self.note("joy", WARN, "the gamepad says nothing; nobody drives")
+            return False
+        try:
+            held = self._sticks.is_held(self._joy.buttons)
+        except ContractError as error:
+            self.note("joy", ERROR, str(error))
+            return False
+        self.note("joy", OK, "the gamepad is there")
+        return held
+
+    def _begin_joy(self) -> None:
+        if self.robot.teleop.joy is None:
+            raise ConfigError("source is joy, and the robot YAML has no teleop.joy; docs/recording.md shows one.")
+        self._listen_to_joy()
+        self.create_timer(JOG_PERIOD_S, self._on_sticks, clock=self._steady)
+
+    def _on_sticks(self) -> None:
+        if self._measured is None or not self._is_held():
+            self._target = None
+            self._drive(False)
+            return
+        assert self._joy is not None
+        target = self._measured if self._target is None else self._target
+        try:
+            self._target = self._sticks.move(self._joy.axes, target, JOG_PERIOD_S)
+        except ContractError as error:
+            self.note("joy", ERROR, str(error))
+            return
+        self._send(self._target, self.get_clock().now().nanoseconds)
+
+    def _begin_leader(self) -> None:
+        described = self.robot.teleop.leader
+        if described is None:
+            raise ConfigError("source is leader, and the robot YAML has no teleop.leader; docs/recording.md shows one.")
+        self._leader = LeaderArm(described, self.contract.joints)
+        if self.robot.teleop.joy is not None:
+            self._listen_to_joy()
+        self.create_subscription(JointState, described.topic, self._on_leader, SENSOR)
+        self.need_publisher(described.topic)
+
+    def _on_leader(self, message: JointState) -> None:
+        """Where it falls silent the takeover lasts, and the gate holds: unplugged, a leader arm hands nothing back."""
+        if self.robot.teleop.joy is not None and not self._is_held():
+            self._drive(False)
+            return
+        try:
+            target = self._leader.target(message.name, message.position)
+        except ContractError as error:
+            self.note("leader", ERROR, str(error))
+            return
+        self.note("leader", OK, "the leader arm leads")
+        self._send(target, self.get_clock().now().nanoseconds)
 
     def _call_recorder(self, name: str) -> None:
         client = self._recorder[name]
