@@ -25,7 +25,15 @@ def test_keys_move_the_arm_and_record_a_take(watcher, terminal, tmp_path):
         watcher.until(lambda: any("[recorder]: topics: every topic has" in line for line in logged))
         terminal.until_shows("[teleop]: topics: every topic has its other end")
         terminal.type(" ")
-        terminal.until_shows("episode_000000")
+
+        def records():
+            terminal.read()
+            if "no recorder is running" in terminal.shown:  # teleop has not heard of its services yet
+                terminal.forget()
+                terminal.type(" ")
+            return "episode_000000" in terminal.shown
+
+        watcher.until(records)
         watcher.until(lambda: watcher.samples)
         start = watcher.samples[-1][1]
 
