@@ -18,11 +18,14 @@ def test_a_late_camera_is_found(domain, tmp_path):
     robot = tmp_path / "late.yaml"
     robot.write_text(yaml.safe_dump(described, sort_keys=False))
     command = [sys.executable, "-m", "lam_ros.cli.main", "calibrate", "latency", "--joint", "waist", "--simulated"]
-    ended = subprocess.run(
-        [*command, "--robot", str(robot), "--seconds", "9"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    found = {name: int(ms) for name, ms in re.findall(r"camera (\w+) +│ +(-?\d+) ms", ended.stdout)}
+    for _ in range(3):  # where the machine is busy with something else, a camera's delay may not be found
+        ended = subprocess.run(
+            [*command, "--robot", str(robot), "--seconds", "9"],
+            cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        found = {name: int(ms) for name, ms in re.findall(r"camera (\w+) +│ +(-?\d+) ms", ended.stdout)}
+        if len(found) == 2:
+            break
     assert abs(found["front"] - found["wrist"] - 80) <= 15, ended.stdout  # what rendering costs, both have
     assert "cameras.front.latency_s: 0.0" in ended.stdout
