@@ -12,18 +12,17 @@ The gate's cost is measured on the same arm with 7 joints, with and without a wo
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from lam_ros.config import WorkspaceConfig, load_robot, urdf_path
+from lam_ros.config import WorkspaceConfig, load_robot
 from lam_ros.control.gate import FIRST_STEP_NS, Driver, Gate, Request, Rules, Sent
 from lam_ros.control.limits import MotionLimits
-from lam_ros.control.workspace import Workspace
 
 STALENESS_S = 0.1
 STALENESS_NS = 100_000_000
@@ -165,9 +164,7 @@ def cost_ms(workspace: WorkspaceConfig | None, out_of_it: bool = False, requests
         out_of_it: ask for places outside the workspace, in which case the gate looks for the furthest place inside.
     """
     robot = load_robot("desk_arm")
-    trespass = Workspace(workspace, urdf_path(robot), robot.joint_names).trespass if workspace else None
-    following = robot.following_errors * 100
-    gate = Gate(Rules(MotionLimits.of(robot), STALENESS_S, ramp_s=0.3, following=following, workspace=trespass))
+    gate = Gate(Rules.of(replace(robot, gate=replace(robot.gate, workspace=workspace))))
     home, spent = np.array([0.0, 0.0, 0.6, 0.0, 1.0, 0.0, 0.02]), []
     last = home
     for tick in range(requests):
@@ -191,7 +188,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the first sequence")
     parser.add_argument("--out", type=Path, help="JSON file")
     arguments = parser.parse_args()
-    from rich.console import Console
+    from figures import tell
     from rich.progress import track
     from rich.table import Table
 
@@ -215,10 +212,7 @@ def main() -> None:
     table = Table("", "")
     for name, value in figures.items():
         table.add_row(name, str(len(value)) if name == "violations" else str(value))
-    Console(width=110).print(table)
-    print(json.dumps(figures))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(figures, indent=1))
+    tell(table, figures, arguments.out)
 
 
 if __name__ == "__main__":

@@ -47,8 +47,6 @@ def write_robot(folder: Path) -> Path:
     for camera in described["cameras"].values():
         camera.update(width=WIDTH, height=HEIGHT, rate_hz=RATE_HZ)
     described["policy"]["rate_hz"] = RATE_HZ
-    for joint in described["joints"].values():
-        joint["following_error"] = 100.0  # this robot only says that it stands still
     path = folder / "robot.yaml"
     path.write_text(yaml.safe_dump(described, sort_keys=False))
     return path

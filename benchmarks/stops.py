@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 import os
 import signal
 import subprocess
@@ -28,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
+from figures import tell
 from rich.progress import track
 from rich.table import Table
 
@@ -274,10 +273,7 @@ def main() -> None:
             figures[case] = columns
             row = [f(columns[key]) for key in ("driven_ms", "rest_ms") for f in (np.median, max)]
             table.add_row(case, str(len(rounds)), *(f"{v:.0f}" for v in row), f"{max(columns['step']):.2f}")
-    Console(width=110).print(table)
-    print(json.dumps(figures))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(figures, indent=1))
+    tell(table, figures, arguments.out)
 
 
 if __name__ == "__main__":

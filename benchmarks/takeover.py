@@ -13,14 +13,13 @@ The scripted expert plays the human; every command goes through the gate, so wha
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
+from figures import tell
 from rich.progress import track
 from rich.table import Table
 
@@ -161,10 +160,7 @@ def main() -> None:
     table = Table("", "")
     for name, value in figures.items():
         table.add_row(name, str(value))
-    Console(width=110).print(table)
-    print(json.dumps(figures))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(figures, indent=1))
+    tell(table, figures, arguments.out)
 
 
 if __name__ == "__main__":

@@ -330,7 +330,6 @@ class Gate:
 
     def _fault(self, error: LimitError) -> None:
         """What must not happen happened: nothing is sent from here on, until somebody looks."""
-        assert self._motion is not None or self._measured is not None
         self.is_stopped, self.driver = True, Driver.HOLD
         if self._motion is not None:
             self._motion = Motion.at_rest(self._motion.position)
