@@ -316,12 +316,19 @@ def train(
     return TrainingResult(checkpoint, folder, figures)
 
 
-@torch.inference_mode()
 def _features(network: PolicyNetwork, frames: Frames, view: int, config: TrainConfig, batch: int = 256) -> Tensor:
     """Features (N, C, D) of all frames; of another view than 0, each episode is augmented as a whole."""
     network.perception.eval()
     device = "cuda" if torch.cuda.is_available() else "cpu"  # Lightning has taken the network back to the CPU
-    network.to(device)
+    network.to(device)  # not in inference mode: weights that are moved there can never be trained again
+    with torch.inference_mode():
+        rows = _perceived(network, frames, view, config, batch, device)
+    return rows.clone()
+
+
+def _perceived(
+    network: PolicyNetwork, frames: Frames, view: int, config: TrainConfig, batch: int, device: str
+) -> Tensor:
     rows: list[Tensor] = []
     at = 0
     for episode, ticks in enumerate(frames.lengths):
@@ -333,4 +340,4 @@ def _features(network: PolicyNetwork, frames: Frames, view: int, config: TrainCo
             displacement = None if moved is None else moved.expand(len(part), -1, -1).to(device)
             rows.append(network.perception(part.to(device), displacement).cpu())
         at += ticks
-    return torch.cat(rows).clone()
+    return torch.cat(rows)

@@ -196,6 +196,16 @@ def test_stage_two_keeps_what_stage_one_made_of_single_ticks(dataset: Dataset, t
     assert not torch.equal(trained["action.lstm.weight_hh_l0"], begun["action.lstm.weight_hh_l0"])
 
 
+def test_weights_that_are_moved_between_the_stages_can_still_be_trained(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where a move makes new tensors; on a CPU it makes none."""
+    monkeypatch.setattr(PolicyNetwork, "to", lambda network, *_: network._apply(torch.clone))
+    result = train(dataset, dataclasses.replace(TINY, perception_steps=2, action_steps=2), tmp_path / "p.safetensors")
+    begun, trained = weights(untrained_path(result.checkpoint)), weights(result.checkpoint)
+    assert not torch.equal(trained["action.lstm.weight_hh_l0"], begun["action.lstm.weight_hh_l0"])
+
+
 def test_a_memory_that_is_never_heard_learns_nothing(dataset: Dataset, tmp_path: Path) -> None:
     short = dataclasses.replace(TINY, perception_steps=5, action_steps=5, weight_decay=0.0)
     moved = {}
