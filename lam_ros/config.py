@@ -250,11 +250,35 @@ class LeaderConfig:
 
 
 @dataclass(frozen=True)
+class TwistConfig:
+    """Driving the tool by ``geometry_msgs/TwistStamped``, as a SpaceMouse, VR and phone apps send it.
+
+    Attributes:
+        base_frame, tool_frame: links of the URDF. A twist is in the one that its header names, the base's if none.
+        scale: what is sent times this is m/s and rad/s; apps that send -1 to 1 need 0.1 or so.
+        linear, angular: the tool is never asked to be faster (m/s, rad/s).
+        topic: of the messages.
+    """
+
+    base_frame: str = "base_link"
+    tool_frame: str = "tool_link"
+    scale: float = 1.0
+    linear: float = 0.25
+    angular: float = 1.0
+    topic: str = "teleop/twist"
+
+    def __post_init__(self) -> None:
+        _positive(self, "scale", "linear", "angular")
+
+
+@dataclass(frozen=True)
 class TeleopConfig:
-    """What a human drives the arm with. With both, the leader arm drives while the gamepad's ``deadman`` is held."""
+    """What a human drives the arm with. With a gamepad beside them, leader arm and twist drive while its ``deadman`` is
+    held."""
 
     joy: JoyConfig | None = None
     leader: LeaderConfig | None = None
+    twist: TwistConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -382,8 +406,9 @@ class RobotConfig:
         if self._led is not None and len(self._led) != len(self.joints):
             missing = [name for name in self.joints if name not in self._led]
             raise ConfigError(f"teleop.leader.joints lacks {', '.join(missing)}; a leader arm leads every joint.")
-        if self.gate.workspace is not None and not self.urdf:
-            raise ConfigError("gate.workspace needs the arm's shape: add `urdf: path/to/arm.urdf`.")
+        for where, described in (("gate.workspace", self.gate.workspace), ("teleop.twist", self.teleop.twist)):
+            if described is not None and not self.urdf:
+                raise ConfigError(f"{where} needs the arm's shape: add `urdf: path/to/arm.urdf`.")
 
     @property
     def _led(self) -> dict[str, LeaderJoint] | None:

@@ -15,6 +15,7 @@ from lam_ros.cli.console import DEFAULT_ROBOT, Robot, SimulatorName, console, fr
 from lam_ros.cli.episodes import episodes_app
 from lam_ros.cli.learning import TaskName, learning_app
 from lam_ros.cli.robot import robot_app
+from lam_ros.cli.teleop import teleop_app
 
 app = typer.Typer(
     help="Teach a robot arm by showing it: record, train, perform.",
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.add_typer(learning_app)
 app.add_typer(episodes_app, name="episodes")
 app.add_typer(robot_app, name="robot")
+app.add_typer(teleop_app, name="teleop")
 calibrate_app = typer.Typer(help="Measure what the robot YAML must say.", no_args_is_help=True)
 app.add_typer(calibrate_app, name="calibrate")
 

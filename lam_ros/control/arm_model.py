@@ -37,3 +37,15 @@ def joint_numbers(model: mujoco.MjModel, joints: Sequence[str], urdf: Path) -> n
     if missing:
         raise ConfigError(f"{urdf} has no joint {', '.join(missing)}; it has {', '.join(sorted(known))}.")
     return np.array([known[joint] for joint in joints])
+
+
+def link_number(model: mujoco.MjModel, link: str, urdf: Path) -> int:
+    """Where the model has this link.
+
+    Raises:
+        ConfigError: the URDF lacks it.
+    """
+    known = {model.body(i).name: i for i in range(model.nbody)}
+    if link not in known:
+        raise ConfigError(f"tool_frame is {link!r}, which is no link of {urdf}; it has {', '.join(known)}.")
+    return known[link]

@@ -8,7 +8,7 @@ from pathlib import Path
 import mink
 import numpy as np
 
-from lam_ros.control.arm_model import joint_numbers, model_of_urdf
+from lam_ros.control.arm_model import joint_numbers, link_number, model_of_urdf
 
 
 class Kinematics:
@@ -18,10 +18,16 @@ class Kinematics:
         urdf: the arm.
         joints: the robot's joints in order; those the URDF does not move the tool with (a gripper) stay as given.
         tool_frame: the link whose pose is controlled; its x axis is the direction of approach.
+        damping: of joint steps; more is calmer near singular postures, and lags.
+
+    Raises:
+        ConfigError: the URDF cannot be read, or lacks a joint or the tool frame.
     """
 
-    def __init__(self, urdf: Path, joints: Sequence[str], tool_frame: str = "tool_link") -> None:
+    def __init__(self, urdf: Path, joints: Sequence[str], tool_frame: str = "tool_link", damping: float = 1e-3) -> None:
         model = model_of_urdf(urdf).compile()
+        link_number(model, tool_frame, urdf)
+        self._damping = damping
         numbers = joint_numbers(model, joints, urdf)
         self._address, self._dof = model.jnt_qposadr[numbers], model.jnt_dofadr[numbers]
         self._configuration = mink.Configuration(model)
@@ -56,7 +62,7 @@ class Kinematics:
         preferred[self._address] = posture
         self._posture.set_target(preferred)
         velocity = mink.solve_ik(
-            self._configuration, [self._tool, self._posture], dt=1.0, solver="daqp", damping=1e-3, limits=self._limits
+            *(self._configuration, [self._tool, self._posture], 1.0, "daqp"), self._damping, limits=self._limits
         )
         return np.asarray(velocity[self._dof])
 

@@ -9,9 +9,8 @@ import mujoco
 import numpy as np
 
 from lam_ros.config import WorkspaceConfig
-from lam_ros.control.arm_model import joint_numbers, model_of_urdf
+from lam_ros.control.arm_model import joint_numbers, link_number, model_of_urdf
 from lam_ros.control.gate import Trespass
-from lam_ros.errors import ConfigError
 
 AXES = "xyz"
 
@@ -32,13 +31,7 @@ class Workspace:
         self._described = described
         spec = model_of_urdf(urdf)
         self._use(spec.compile(), joints, urdf)
-        bodies = {self._model.body(i).name: i for i in range(self._model.nbody)}
-        if described.tool_frame not in bodies:
-            raise ConfigError(
-                f"workspace.tool_frame is {described.tool_frame!r}, which is no link of {urdf}; "
-                f"it has {', '.join(bodies)}."
-            )
-        self._tool = bodies[described.tool_frame]
+        self._tool = link_number(self._model, described.tool_frame, urdf)
         self._box = described.x, described.y, described.z
         # Links that touch where they are built to are no trespass.
         self._place(self._middle())

@@ -1,5 +1,5 @@
 """teleop_node: a demonstrator drives. The scripted expert in simulation, a keyboard that works over SSH, a gamepad, a
-leader arm."""
+leader arm, or whatever sends how fast the tool shall move."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import sys
 from typing import Any
 
 import numpy as np
+from geometry_msgs.msg import TwistStamped
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
-from lam_ros.config import RECORDER_ACTIONS
+from lam_ros.config import RECORDER_ACTIONS, urdf_path
 from lam_ros.control.limits import MotionLimits
 from lam_ros.control.teleop import JoyJog, KeyboardJog, LeaderArm
 from lam_ros.control.terminal import Keys
@@ -24,6 +25,7 @@ from lam_ros.nodes.qos import COMMAND, LATCHED, SENSOR, STREAM
 
 RELEASE_NS = 400_000_000  # without a key for so long, nobody drives
 JOY_RELEASE_NS = 200_000_000  # likewise without a message of the gamepad (joy_node repeats itself 20 times a second)
+TWIST_RELEASE_NS = 300_000_000  # without a gamepad's button: without a twist that moves anything
 JOG_PERIOD_S = 0.02
 
 
@@ -33,7 +35,8 @@ class TeleopNode(PlainNode):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("teleop", **kwargs)
         sources = (
-            "expert (the simulator's scripted demonstrator), keyboard, joy or leader (see teleop in the robot YAML)."
+            "expert (the simulator's scripted demonstrator), keyboard, joy, leader or twist (see teleop in the robot "
+            "YAML)."
         )
         self.declare("source", "expert", sources, read_only=True)
         self.declare("task", "reach", "The task that the expert demonstrates.", read_only=True)
@@ -41,11 +44,9 @@ class TeleopNode(PlainNode):
         self._measured: np.ndarray | None = None
         self._target: np.ndarray | None = None  # of a jog, while it lasts
         self._takeover = False
-        self._commands = self.create_publisher(JointState, "teleop/command", COMMAND)
-        self._takeovers = self.create_publisher(Bool, "lam/takeover", LATCHED)
         self.create_subscription(JointState, self.robot.joint_states.topic, self._on_joint_states, SENSOR)
         self.need_publisher(self.robot.joint_states.topic)
-        self.need_subscriber(self._commands)
+        self.open_outputs()
         source = self.parameter("source")
         if source == "expert":
             self._begin_expert()
@@ -55,8 +56,16 @@ class TeleopNode(PlainNode):
             self._begin_joy()
         elif source == "leader":
             self._begin_leader()
+        elif source == "twist":
+            self._begin_twist()
         else:
-            raise ConfigError(f"source is {source!r}; valid are expert, keyboard, joy and leader.")
+            raise ConfigError(f"source is {source!r}; valid are expert, keyboard, joy, leader and twist.")
+
+    def open_outputs(self) -> None:
+        """Offer the topics on which a human drives."""
+        self._commands = self.create_publisher(JointState, "teleop/command", COMMAND)
+        self._takeovers = self.create_publisher(Bool, "lam/takeover", LATCHED)
+        self.need_subscriber(self._commands)
 
     def _on_joint_states(self, message: JointState) -> None:
         state = self.joint_positions(message)
@@ -64,19 +73,20 @@ class TeleopNode(PlainNode):
             self._measured = state
             self._history.push(stamp_to_ns(message.header.stamp), state)
 
-    def _drive(self, is_driving: bool) -> None:
+    def drive(self, is_driving: bool) -> None:
+        """Say whether a human drives."""
         if is_driving != self._takeover:
             self._takeover = is_driving
             self._takeovers.publish(Bool(data=is_driving))
 
-    def _send(self, target: np.ndarray, stamp_ns: int) -> None:
-        self._drive(True)
+    def send(self, target: np.ndarray, stamp_ns: int) -> None:
+        """Drive to joint positions (J,)."""
+        self.drive(True)
         self._commands.publish(joint_message(self.contract.joints, target, stamp_ns))
 
     # The scripted expert
 
     def _begin_expert(self) -> None:
-        from lam_ros.config import urdf_path
         from lam_ros.control.kinematics import Kinematics
         from lam_ros.simulation.experts import make_expert
 
@@ -105,7 +115,7 @@ class TeleopNode(PlainNode):
         except ContractError as error:
             self.note("expert", ERROR, str(error))
             return
-        self._send(self._expert.act(state.astype(np.float64), objects), stamp_ns)
+        self.send(self._expert.act(state.astype(np.float64), objects), stamp_ns)
         self.note("expert", OK, "the expert demonstrates")
 
     # The keyboard
@@ -132,12 +142,11 @@ class TeleopNode(PlainNode):
                 if target is not None:
                     self._target, self._pressed_at = target, now_ns
         if self._target is not None and now_ns - self._pressed_at <= RELEASE_NS:
-            self._send(self._target, self.get_clock().now().nanoseconds)
+            self.send(self._target, self.get_clock().now().nanoseconds)
         else:
-            self._target = None
-            self._drive(False)
+            self._let_go()
 
-    # A gamepad, and a leader arm
+    # A gamepad, a leader arm, a twist
 
     def _listen_to_joy(self) -> None:
         described = self.robot.teleop.joy
@@ -170,19 +179,27 @@ class TeleopNode(PlainNode):
         self._listen_to_joy()
         self.create_timer(JOG_PERIOD_S, self._on_sticks, clock=self._steady)
 
+    def _let_go(self) -> None:
+        self._target = None
+        self.drive(False)
+
     def _on_sticks(self) -> None:
         if self._measured is None or not self._is_held():
-            self._target = None
-            self._drive(False)
+            self._let_go()
             return
+        target = self._pushed(self._measured if self._target is None else self._target)
+        if target is not None:
+            self._target = target
+            self.send(target, self.get_clock().now().nanoseconds)
+
+    def _pushed(self, target: np.ndarray) -> np.ndarray | None:
+        """The target (J,) after a period with the sticks as they are; None, noted, where they cannot be read."""
         assert self._joy is not None
-        target = self._measured if self._target is None else self._target
         try:
-            self._target = self._sticks.move(self._joy.axes, target, JOG_PERIOD_S)
+            return self._sticks.move(self._joy.axes, target, JOG_PERIOD_S)
         except ContractError as error:
             self.note("joy", ERROR, str(error))
-            return
-        self._send(self._target, self.get_clock().now().nanoseconds)
+            return None
 
     def _begin_leader(self) -> None:
         described = self.robot.teleop.leader
@@ -197,7 +214,7 @@ class TeleopNode(PlainNode):
     def _on_leader(self, message: JointState) -> None:
         """Where it falls silent the takeover lasts, and the gate holds: unplugged, a leader arm hands nothing back."""
         if self.robot.teleop.joy is not None and not self._is_held():
-            self._drive(False)
+            self.drive(False)
             return
         try:
             target = self._leader.target(message.name, message.position)
@@ -205,7 +222,51 @@ class TeleopNode(PlainNode):
             self.note("leader", ERROR, str(error))
             return
         self.note("leader", OK, "the leader arm leads")
-        self._send(target, self.get_clock().now().nanoseconds)
+        self.send(target, self.get_clock().now().nanoseconds)
+
+    def _begin_twist(self) -> None:
+        described = self.robot.teleop.twist
+        if described is None:
+            raise ConfigError("source is twist, and the robot YAML has no teleop.twist; docs/recording.md shows one.")
+        from lam_ros.control.cartesian import CartesianJog
+
+        urdf, limits = urdf_path(self.robot, self.robot_file), MotionLimits.of(self.robot, self.robot_file)
+        self._tool = CartesianJog(described, urdf, self.contract.joints, limits)
+        self._twist: TwistStamped | None = None
+        self._twist_at = 0  # when one came that moves anything; with a gamepad, any
+        if self.robot.teleop.joy is not None:
+            self._listen_to_joy()
+        self.create_subscription(TwistStamped, described.topic, self._on_twist, SENSOR)
+        self.need_publisher(described.topic)
+        self.create_timer(JOG_PERIOD_S, self._on_tool, clock=self._steady)
+
+    def _on_twist(self, message: TwistStamped) -> None:
+        self._twist = message
+        if self.robot.teleop.joy is not None or any(twist_numbers(message)):
+            self._twist_at = self._steady.now().nanoseconds
+
+    def _on_tool(self) -> None:
+        is_fresh = self._steady.now().nanoseconds - self._twist_at <= TWIST_RELEASE_NS
+        with_joy = self.robot.teleop.joy is not None
+        if self._measured is None or not (self._is_held() if with_joy else is_fresh):
+            self._let_go()
+            return
+        if self._target is None:
+            self._tool.begin()
+            self._target = self._measured.astype(np.float64)
+        target = self._pushed(self._target) if with_joy else self._target  # such as the gripper
+        if target is None:
+            return
+        if self._twist is not None and is_fresh:
+            *linear, a, b, c = twist_numbers(self._twist)
+            try:
+                target = self._tool.move(self._twist.header.frame_id, linear, (a, b, c), target, JOG_PERIOD_S)
+            except ContractError as error:
+                self.note("twist", ERROR, str(error))
+                return
+            self.note("twist", OK, "the tool follows")
+        self._target = target
+        self.send(target, self.get_clock().now().nanoseconds)
 
     def _call_recorder(self, name: str) -> None:
         client = self._recorder[name]
@@ -222,3 +283,9 @@ class TeleopNode(PlainNode):
     def close(self) -> None:
         if hasattr(self, "_keys"):
             self._keys.close()
+
+
+def twist_numbers(message: TwistStamped) -> tuple[float, ...]:
+    """Linear and angular velocity (6,)."""
+    linear, angular = message.twist.linear, message.twist.angular
+    return linear.x, linear.y, linear.z, angular.x, angular.y, angular.z

@@ -1,19 +1,26 @@
-"""teleop_node with a gamepad and a leader arm, over real DDS."""
+"""teleop_node with a gamepad, a leader arm and a twist, over real DDS."""
 
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+import time
 
+import numpy as np
 import pytest
 import yaml
+from geometry_msgs.msg import Twist, TwistStamped, Vector3
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
 
-from lam_ros.config import load_robot
+from lam_ros.config import load_robot, urdf_path
+from lam_ros.control.kinematics import Kinematics
 from lam_ros.errors import ConfigError
 from lam_ros.nodes.joints import joint_message
 from lam_ros.nodes.qos import LATCHED
 from lam_ros.nodes.teleop import TeleopNode
+from lam_ros.nodes.teleop_check import TeleopCheck
 from lam_ros.share import share_path
 
 JOY = {"deadman": 1, "axes": {"waist": {"axis": 0, "scale": 1.0}}}
@@ -81,18 +88,121 @@ def test_a_leader_leads_only_while_it_is_held(graph, arm, robot, heard, teleop):
     graph.until(lambda: lead(0) and not takeovers[-1].data)
 
 
+START = np.array([0.2, 0.5, 0.9, 0.1, 0.6, 0.0, 0.02])  # where the tool can go in every direction
+
+
+def paced(publish):
+    """Calls it 50 times a second at most: the executor takes one message at a time."""
+    last_s = 0.0
+
+    def call(*given):
+        nonlocal last_s
+        if time.monotonic() - last_s > 0.02:
+            last_s = time.monotonic()
+            publish(*given)
+
+    return call
+
+
+def twist(frame="", **linear):
+    message = TwistStamped(twist=Twist(linear=Vector3(**linear)))
+    message.header.frame_id = frame
+    return message
+
+
+def test_a_twist_moves_the_tool_until_it_says_nothing_more(graph, arm, robot, heard, teleop):
+    commands, takeovers = heard
+    node = teleop("twist", twist={})
+    talk = graph.talk(TwistStamped, "teleop/twist")
+    say = paced(talk.publish)
+    arm.publish_state(STAMP, START)
+    graph.until(lambda: node._measured is not None)
+    graph.until(lambda: say(twist(y=0.1)) or len(commands) > 10)
+    kinematics = Kinematics(urdf_path(robot, "desk_arm"), robot.joint_names)
+    places = np.array([kinematics.tool_pose(np.array(message.position))[0] for message in commands])
+    steps = np.diff(places, axis=0)
+    np.testing.assert_allclose(steps[:, 1], 0.1 * 0.02, rtol=0.1)
+    np.testing.assert_allclose(steps[:, [0, 2]], 0.0, atol=2e-4)
+    assert takeovers[-1].data
+
+    graph.until(lambda: say(twist()) or not takeovers[-1].data)  # as apps send that nobody touches
+    talk.publish(twist(frame="moon", y=0.1))
+    graph.until(graph.said("teleop", "teleop/twist is in the frame 'moon'"))
+
+
+def test_beside_a_gamepad_a_twist_waits_for_its_button_and_the_gripper_is_an_axis(graph, arm, robot, heard, teleop):
+    commands, takeovers = heard
+    joy_axes = {"gripper": {"axis": 0, "scale": 1.0}}
+    node = teleop("twist", twist={}, joy={"deadman": 1, "axes": joy_axes})
+    talk, joy = graph.talk(TwistStamped, "teleop/twist"), graph.talk(Joy, "joy")
+    arm.publish_state(STAMP, START)
+    graph.until(lambda: node._measured is not None)
+
+    @paced
+    def hold(pressed):
+        joy.publish(Joy(axes=[1.0], buttons=[0, pressed]))
+        talk.publish(twist(y=0.1))
+
+    for _ in range(20):
+        hold(0)
+        graph.executor.spin_once(timeout_sec=0.02)
+    assert commands == []
+    graph.until(lambda: hold(1) or len(commands) > 10)
+    first, last = np.array(commands[0].position), np.array(commands[-1].position)
+    assert last[-1] > first[-1]
+    assert last[0] != first[0]
+    graph.until(lambda: hold(0) or not takeovers[-1].data)
+
+
+def test_a_check_says_what_it_would_do_and_offers_nothing(graph, arm, robot, tmp_path):
+    described = yaml.safe_load(share_path("config/desk_arm.yaml").read_text())
+    described["teleop"] = {"joy": JOY}
+    (tmp_path / "arm.yaml").write_text(yaml.safe_dump(described, sort_keys=False))
+    node = graph.add(TeleopCheck, robot=str(tmp_path / "arm.yaml"), source="joy")
+    joy = graph.talk(Joy, "joy")
+    assert not node.is_measured
+    assert "the gamepad says nothing; nobody drives" in graph.until(node.complaints)
+
+    def hold():
+        joy.publish(Joy(axes=[1.0, -0.5], buttons=[0, 1, 1]))
+        return node.target is not None
+
+    graph.until(hold)
+    assert node.raw == {"joy": "axis 0 +1.00  axis 1 -0.50  buttons pressed: 1, 2"}
+    assert node.target[0] > node.measured[0]
+    arm.publish_state(STAMP)
+    graph.until(lambda: node.is_measured)
+    assert node.count_publishers("teleop/command") == node.count_publishers("lam/takeover") == 0
+
+
+@pytest.mark.parametrize(
+    ("teleop", "sentence"),
+    [({}, "the robot YAML has no teleop.joy"), ({"joy": JOY}, "nothing came; is the driver of joy running")],
+)
+def test_the_check_command_says_why_there_is_nothing_to_see(domain, tmp_path, teleop, sentence):
+    robot = yaml.safe_load(share_path("config/desk_arm.yaml").read_text()) | {"teleop": teleop}
+    (tmp_path / "arm.yaml").write_text(yaml.safe_dump(robot, sort_keys=False))
+    lam = [sys.executable, "-m", "lam_ros.cli.main", "teleop", "check"]
+    given = ["joy", "--robot", str(tmp_path / "arm.yaml"), "--seconds", "0.5"]
+    ended = subprocess.run([*lam, *given], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert sentence in " ".join(ended.stdout.split())
+
+
 @pytest.mark.parametrize(
     ("source", "described", "sentence"),
     [
         ("joy", {}, "source is joy, and the robot YAML has no teleop.joy"),
         ("leader", {}, "source is leader, and the robot YAML has no teleop.leader"),
-        ("voice", {}, "source is 'voice'; valid are expert, keyboard, joy and leader"),
+        ("twist", {}, "source is twist, and the robot YAML has no teleop.twist"),
+        ("voice", {}, "source is 'voice'; valid are expert, keyboard, joy, leader and twist"),
         (
             "joy",
             {"joy": {"deadman": 0, "axes": {"waste": {"axis": 0}}}},
             "teleop.joy.axes names 'waste'; the joints are",
         ),
         ("leader", {"leader": {"joints": {"waist": {"joint": "a"}}}}, "teleop.leader.joints lacks shoulder, elbow"),
+        ("twist", {"twist": {"tool_frame": "hand"}}, "tool_frame is 'hand', which is no link of"),
     ],
 )
 def test_what_cannot_drive_is_refused(teleop, source, described, sentence):
