@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -91,26 +90,13 @@ def test_a_leader_leads_only_while_it_is_held(graph, arm, robot, heard, teleop):
 START = np.array([0.2, 0.5, 0.9, 0.1, 0.6, 0.0, 0.02])  # where the tool can go in every direction
 
 
-def paced(publish):
-    """Calls it 50 times a second at most: the executor takes one message at a time."""
-    last_s = 0.0
-
-    def call(*given):
-        nonlocal last_s
-        if time.monotonic() - last_s > 0.02:
-            last_s = time.monotonic()
-            publish(*given)
-
-    return call
-
-
 def twist(frame="", **linear):
     message = TwistStamped(twist=Twist(linear=Vector3(**linear)))
     message.header.frame_id = frame
     return message
 
 
-def test_a_twist_moves_the_tool_until_it_says_nothing_more(graph, arm, robot, heard, teleop):
+def test_a_twist_moves_the_tool_until_it_says_nothing_more(graph, arm, robot, heard, teleop, paced):
     commands, takeovers = heard
     node = teleop("twist", twist={})
     talk = graph.talk(TwistStamped, "teleop/twist")
@@ -130,7 +116,7 @@ def test_a_twist_moves_the_tool_until_it_says_nothing_more(graph, arm, robot, he
     graph.until(graph.said("teleop", "teleop/twist is in the frame 'moon'"))
 
 
-def test_beside_a_gamepad_a_twist_waits_for_its_button_and_the_gripper_is_an_axis(graph, arm, robot, heard, teleop):
+def test_beside_a_gamepad_a_twist_waits_for_its_button_and_the_gripper_is_an_axis(graph, arm, heard, teleop, paced):
     commands, takeovers = heard
     joy_axes = {"gripper": {"axis": 0, "scale": 1.0}}
     node = teleop("twist", twist={}, joy={"deadman": 1, "axes": joy_axes})
