@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from lam_ros.cli.console import DEFAULT_ROBOT, Robot, SimulatorName, console, friendly_errors, print_log, progress
+from lam_ros.cli.doctor import doctor_app
 from lam_ros.cli.episodes import episodes_app
 from lam_ros.cli.learning import TaskName, learning_app
 from lam_ros.cli.robot import robot_app
@@ -24,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(learning_app)
+app.add_typer(doctor_app)
 app.add_typer(episodes_app, name="episodes")
 app.add_typer(robot_app, name="robot")
 app.add_typer(teleop_app, name="teleop")

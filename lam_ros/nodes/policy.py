@@ -18,8 +18,9 @@ from rclpy.parameter import Parameter
 
 from lam_ros.config import RobotConfig
 from lam_ros.contract import Features
+from lam_ros.doctor import unanswering_joints
 from lam_ros.errors import ConfigError, LamError
-from lam_ros.nodes.base import ERROR, OK, LamNode, resolve
+from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, resolve
 from lam_ros.policy.checkpoint import digest, load_policy, read_info
 from lam_ros.policy.policy import Policy
 
@@ -29,11 +30,12 @@ ADOPT_PERIOD_S = 0.05  # how soon a policy that has been loaded is taken up
 
 @dataclass(frozen=True)
 class Loaded:
-    """A policy, warmed up; the file it came from, and that file's digest."""
+    """A policy, warmed up; the file it came from, and that file's digest; joints it has not learned."""
 
     policy: Policy
     file: str
     digest: str
+    unlearned: tuple[str, ...] = ()
 
 
 def load(file: str, robot: RobotConfig, provider: str, threads: int) -> Loaded:
@@ -52,7 +54,7 @@ def load(file: str, robot: RobotConfig, provider: str, threads: int) -> Loaded:
         features = policy.perceive(frames, 0)
         policy.act_on(features, np.zeros(len(robot.joints), dtype=np.float32))
     policy.reset()
-    return Loaded(policy, file, digest(path))
+    return Loaded(policy, file, digest(path), tuple(unanswering_joints(policy.runtime, robot)))
 
 
 class PolicyNode(LamNode):
@@ -91,7 +93,10 @@ class PolicyNode(LamNode):
     def run_with(self, loaded: Loaded) -> None:
         """Answer with this policy from the next tick on."""
         self._policy, self._digest, self._file = loaded.policy, loaded.digest, loaded.file
-        self.note("checkpoint", OK, f"runs {loaded.file} ({loaded.policy.runtime.name})")
+        said = f"runs {loaded.file} ({loaded.policy.runtime.name})"
+        if loaded.unlearned:
+            said += f", which answers the same for {', '.join(loaded.unlearned)} whatever it is shown; `lam inspect` it"
+        self.note("checkpoint", WARN if loaded.unlearned else OK, said)
 
     def adopt(self, loaded: Loaded) -> None:
         """A policy has been loaded while the node runs: take it up, now or when its turn comes."""

@@ -67,6 +67,7 @@ class OnnxRuntime:
         options.log_severity_level = 3
         self.contract, self.config = contract, config
         self.name = f"onnxruntime, {provider}"
+        self.known_states: tuple[np.ndarray, np.ndarray] | None = None  # they are inside the graphs
         # Whatever TensorRT or CUDA cannot run, the CPU does.
         providers = list(dict.fromkeys([PROVIDERS[provider], PROVIDERS["CPU"]]))
 

@@ -23,12 +23,14 @@ class Runtime(Protocol):
         config: the model's settings.
         features: D, of each camera.
         name: for people, such as ``torch`` or ``onnxruntime, CPU``.
+        known_states: mean and spread (J,) of the states it was trained on; None where the file does not say.
     """
 
     contract: Contract
     config: PolicyConfig
     features: int
     name: str
+    known_states: tuple[np.ndarray, np.ndarray] | None
 
     def perceive(self, camera: int, image: np.ndarray) -> np.ndarray:
         """Features float32 (D,) of a camera's uint8 (h, w, 3) RGB image of the policy's size."""
@@ -84,6 +86,8 @@ class TorchRuntime:
         self.features = network.perception.features
         self._device = next(network.parameters()).device
         self.name = f"torch, {self._device.type}"
+        known = network.normaliser.state_mean.cpu().numpy(), network.normaliser.state_std.cpu().numpy()
+        self.known_states: tuple[np.ndarray, np.ndarray] | None = known
         self._network = network
 
     def _tensor(self, array: np.ndarray) -> Tensor:

@@ -17,9 +17,7 @@ TICK = 50_000_000
 
 def test_each_tick_is_answered_once_and_everything_is_still_published(graph, arm, robot, checkpoint, tmp_path, paced):
     described = yaml.safe_load(share_path("config/desk_arm.yaml").read_text())
-    described["gate"]["staleness_s"] = (
-        10.0  # one thread serves all, and on a busy machine a tick outlasts the usual one
-    )
+    described["gate"]["staleness_s"] = 10.0  # one thread serves all: on a busy machine a tick outlasts 0.1
     (tmp_path / "arm.yaml").write_text(yaml.safe_dump(described, sort_keys=False))
     gate = graph.add(GateNode, robot=str(tmp_path / "arm.yaml"))
     action = graph.add(ActionNode, robot="desk_arm", checkpoint=str(checkpoint))

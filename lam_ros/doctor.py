@@ -1,0 +1,180 @@
+"""`lam doctor`: what would keep a robot from being taught or from moving, and what to type about it. Without ROS;
+``nodes/doctor.py`` listens to the running graph."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from lam_ros.config import RobotConfig, load_robot
+from lam_ros.control.limits import MotionLimits
+from lam_ros.demonstrations.storage import GIGABYTE, room_for_takes
+from lam_ros.errors import LamError
+from lam_ros.policy.checkpoint import load_policy
+from lam_ros.policy.runtime import Runtime
+
+Level = Literal["ok", "warning", "failure"]
+SHARED_MEMORY = Path("/dev/shm")
+LEAST_SHARED_MEMORY = 128 << 20  # Docker gives 64 MB, which a few 640x480 frames of several subscribers fill
+GOVERNORS = "sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
+UNUSUAL = 4.0  # spreads from the mean of the demonstrations: as good as never seen
+TRIALS, CONSTANT = 8, 1e-3  # of an answer, as a share of the joint's range: the same whatever is shown
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        what: was found.
+        why: it matters; empty where all is well.
+        cure: what to type or do.
+    """
+
+    level: Level
+    what: str
+    why: str = ""
+    cure: str = ""
+
+
+def look_at_robot(robot_file: str) -> tuple[RobotConfig | None, list[Finding]]:
+    """The robot YAML against itself and the URDF; no robot where it cannot be used."""
+    try:
+        robot = load_robot(robot_file)
+        limits = MotionLimits.of(robot, robot_file)
+    except LamError as error:
+        why = "no node starts with a robot YAML that cannot be used."
+        return None, [Finding("failure", str(error), why, "correct the file that is named")]
+    findings = [
+        Finding("ok", f"{robot.name}: {len(robot.joints)} joints, {len(robot.cameras)} cameras, the URDF fits the YAML")
+    ]
+    lower, upper = robot.position_limits
+    for i, name in enumerate(robot.joint_names):
+        asked, allowed = (lower[i], upper[i], robot.velocity_limits[i]), (limits.lower[i], limits.upper[i])
+        if (asked[0], asked[1]) != allowed or asked[2] > limits.velocity[i]:
+            findings.append(
+                Finding(
+                    "warning",
+                    f"joint {name}: the robot YAML allows {asked[0]:g} to {asked[1]:g} at {asked[2]:g} a second, the "
+                    f"URDF {allowed[0]:g} to {allowed[1]:g} at {limits.velocity[i]:g}",
+                    "the gate takes the narrower; a policy that was shown more will stop short.",
+                    f"set joints.{name} in {robot_file} to what the arm can do",
+                )
+            )
+    return robot, findings
+
+
+def look_at_machine(folder: Path, root: Path = Path("/")) -> list[Finding]:
+    """Processor, memory and disk.
+
+    Args:
+        folder: where demonstrations shall go.
+        root: of the file system.
+    """
+    findings = []
+    cores = len(os.sched_getaffinity(0))
+    busy = os.getloadavg()[0]
+    if busy > cores:
+        findings.append(
+            Finding(
+                "warning",
+                f"{busy:.1f} processes wait for {cores} cores",
+                "commands come late when nodes wait for a core.",
+                "top: end what is not needed, or give nodes a core of their own (`taskset`)",
+            )
+        )
+    else:
+        findings.append(Finding("ok", f"{cores} cores, {busy:.1f} of them busy"))
+    slow = sorted({file.read_text().strip() for file in root.glob(GOVERNORS)} & {"powersave", "conservative"})
+    if slow:
+        findings.append(
+            Finding(
+                "warning",
+                f"the processor's governor is {slow[0]}",
+                "it clocks down between ticks, and each tick starts slowly.",
+                "sudo cpupower frequency-set -g performance",
+            )
+        )
+    shared = root / SHARED_MEMORY.relative_to("/")
+    if shared.is_dir() and shutil.disk_usage(shared).free < LEAST_SHARED_MEMORY:
+        findings.append(
+            Finding(
+                "warning",
+                f"/dev/shm has {shutil.disk_usage(shared).free >> 20} MB free",
+                "the middleware hands images over in it, and loses them when it is full.",
+                "in Docker: --shm-size=1g, or --ipc=host; else remove leftovers of killed nodes, /dev/shm/fast*",
+            )
+        )
+    room = room_for_takes(folder, 0)
+    if room.free_bytes < GIGABYTE:
+        findings.append(
+            Finding(
+                "failure",
+                f"{folder}: {room}",
+                "the recorder leaves the last GB alone (recorder.keep_free_gb), so that no take starts.",
+                "free some space, or record elsewhere (--out)",
+            )
+        )
+    else:
+        findings.append(Finding("ok", f"{folder}: {room}"))
+    return findings
+
+
+def look_at_checkpoint(file: Path, robot: RobotConfig, state: np.ndarray | None = None) -> list[Finding]:
+    """A policy: does it fit the robot, does it answer to what it sees, has it seen where the arm is?
+
+    Args:
+        state: where the arm is measured (J,), if it is.
+    """
+    try:
+        runtime = load_policy(file, robot).runtime
+    except LamError as error:
+        why = "action and perception refuse it, and nothing moves."
+        return [Finding("failure", str(error), why, "lam train, or give the robot YAML it was trained for")]
+    findings = [Finding("ok", f"{file} fits {robot.name} ({runtime.name})")]
+    dead = unanswering_joints(runtime, robot)
+    if dead:
+        findings.append(
+            Finding(
+                "failure" if len(dead) == len(robot.joints) else "warning",
+                f"the policy answers the same for {', '.join(dead)}, whatever it is shown",
+                "it has not learned these joints: they stood still when it was shown, or it was trained too little.",
+                f"lam inspect --checkpoint {file} --data DEMONSTRATIONS",
+            )
+        )
+    if state is not None and runtime.known_states is not None:
+        known = runtime.known_states
+        away = np.abs(state - known[0]) / known[1]
+        findings += [
+            Finding(
+                "warning",
+                f"joint {name} is at {state[i]:.3f}; the demonstrations were at {known[0][i]:.3f}, give or take "
+                f"{known[1][i]:.3f}",
+                "a policy does not know what to do where it was never shown anything.",
+                "bring the arm to where demonstrations begin, or record some that begin here",
+            )
+            for i, name in enumerate(robot.joint_names)
+            if away[i] > UNUSUAL
+        ]
+    return findings
+
+
+def unanswering_joints(runtime: Runtime, robot: RobotConfig) -> list[str]:
+    """The joints for which a policy says the same whatever it is shown: random pictures, states within the limits."""
+    rng = np.random.default_rng(0)
+    width, height = runtime.config.image_size
+    states = rng.uniform(*robot.position_limits, (TRIALS, len(robot.joints))).astype(np.float32)
+    said = []
+    for state in states:
+        pictures = rng.integers(0, 256, (len(robot.cameras), height, width, 3), dtype=np.uint8)
+        features = np.concatenate([runtime.perceive(i, picture) for i, picture in enumerate(pictures)])
+        target = runtime.step(features, state, None)[0][0]
+        said.append(target - state if runtime.config.targets == "relative" else target)
+    lower, upper = robot.position_limits
+    is_same = np.ptp(said, axis=0) < CONSTANT * (upper - lower)
+    return [name for name, same in zip(robot.joint_names, is_same, strict=True) if same]

@@ -1,0 +1,85 @@
+"""What the doctor hears on a running graph, over real DDS."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from sensor_msgs.msg import Image
+from trajectory_msgs.msg import JointTrajectory
+
+from lam_ros.nodes.doctor import DoctorNode
+from lam_ros.nodes.images import image_message
+
+
+@pytest.fixture
+def doctor(graph):
+    return graph.add(DoctorNode, robot="desk_arm")
+
+
+def told(node, level):
+    return " ".join(finding.what for finding in node.findings() if finding.level == level)
+
+
+def test_a_robot_that_delivers_is_well_and_frames_cross_processes(graph, arm, robot, doctor, paced):
+    graph.probe.create_subscription(JointTrajectory, robot.command.topic, lambda message: None, 10)
+
+    @paced
+    def deliver():
+        now = time.time_ns()
+        for _ in range(4):
+            arm.publish_state(now)
+        for camera in robot.cameras:
+            arm.publish_frame(camera, now)
+
+    def is_well():
+        deliver()
+        return "every topic delivers" in told(doctor, "ok")
+
+    graph.until(is_well, 60.0)
+    graph.until(lambda: deliver() or doctor.transport.has_enough, 60.0)
+    graph.until(lambda: doctor.state() is not None)
+    shares = [measured.share for measured in doctor.transport.measured()]
+    assert len(shares) == 2
+    assert all(0.5 < share <= 1.0 for share in shares)
+    assert "camera front: 96 x 96, rgb8" in told(doctor, "ok")
+    assert "takes" not in told(doctor, "warning")
+
+
+def test_what_is_missing_stale_or_commands_beside_the_gate_is_told(graph, arm, robot, doctor, paced):
+    assert "nobody publishes camera/front/image_raw" in told(doctor, "failure")
+    assert "nobody takes /robot/command" in told(doctor, "warning")
+    graph.probe.create_publisher(JointTrajectory, robot.command.topic, 10)
+    measure = paced(arm.publish_state)
+
+    def is_told():
+        measure(time.time_ns() - 5 * 10**9)
+        failures = told(doctor, "failure")
+        return "probe publishes on /robot/command too" in failures and "joint_states is stamped 5.0 s ago" in failures
+
+    graph.until(is_told)
+
+
+def test_a_picture_of_another_size_is_told(graph, doctor, paced):
+    front = graph.talk(Image, "camera/front/image_raw")
+
+    show = paced(lambda: front.publish(image_message(np.zeros((48, 64, 3), np.uint8), time.time_ns(), "front")))
+
+    def is_told():
+        show()
+        return "camera front: 64 x 48, rgb8" in told(doctor, "ok") and "96" in told(doctor, "failure")
+
+    graph.until(is_told)
+
+
+def test_the_command_gives_json_and_fails_where_something_does(domain, tmp_path):
+    lam = [sys.executable, "-m", "lam_ros.cli.main", "doctor", "--json", "--seconds", "0.5", "--out", str(tmp_path)]
+    ended = subprocess.run(lam, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1, ended.stderr
+    findings = json.loads(ended.stdout[ended.stdout.index("[\n") :])
+    assert any("nobody publishes joint_states" in finding["what"] for finding in findings)
+    assert all(finding["cure"] for finding in findings if finding["level"] != "ok")
