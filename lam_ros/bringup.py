@@ -35,6 +35,7 @@ CONTROLLERS_TIMEOUT_S = 60  # for Gazebo to run them
 BringUp = Literal["simulate", "record", "deploy", "gate"]
 Simulator = Literal["embedded", "gazebo"]
 LIFECYCLE_NODES = ("perception", "action", "gate", "recorder")
+SECURED = (*LIFECYCLE_NODES, "composed", "teleop")  # nodes with an enclave of their name; the others are the robot
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,13 @@ NODES: dict[str, NodeSpec] = {
 }
 
 
+def enclave_arguments(node: NodeSpec) -> list[str]:
+    """What tells a node which keys are its own, where ROS 2's security is on; `lam secure` makes them."""
+    is_on = os.environ.get("ROS_SECURITY_ENABLE", "").lower() == "true"
+    enclave = node.name if node.package == "lam_ros" and node.name in SECURED else "driver"
+    return ["--enclave", f"/{enclave}"] if is_on else []
+
+
 @dataclass(frozen=True)
 class Process:
     """One process to start: a node of the table, its parameters, and what its program wants to be told beside."""
@@ -101,7 +109,7 @@ class Process:
         if self.node.package != "lam_ros":
             prefix = _prefix_of(self.node.package) or Path()
             start = [str(prefix / "lib" / self.node.package / self.node.executable)]
-        return [*start, *self.words, "--ros-args", *options]
+        return [*start, *self.words, "--ros-args", *options, *enclave_arguments(self.node)]
 
     def has_failed(self, code: int | None) -> bool:
         """Whether that exit code (None while it runs) is a process gone that should be there."""

@@ -19,6 +19,7 @@ from lam_ros.bringup import (
     GazeboOptions,
     Options,
     Process,
+    enclave_arguments,
     node_environment,
     plan,
 )
@@ -173,7 +174,7 @@ def _node(process: Process, parameters: Mapping[str, Any], given: Mapping[str, A
         "parameters": [parameters, given["params_file"]] if given["params_file"] else [parameters],
         "output": "screen",
         "emulate_tty": True,
-        "ros_arguments": ["--log-level", given["log_level"]],
+        "ros_arguments": ["--log-level", given["log_level"], *enclave_arguments(spec)],
         "respawn": respawns,
         "respawn_delay": RESPAWN_DELAY_S,
     }

@@ -16,6 +16,7 @@ from lam_ros.cli.doctor import doctor_app
 from lam_ros.cli.episodes import episodes_app
 from lam_ros.cli.learning import TaskName, learning_app
 from lam_ros.cli.robot import robot_app
+from lam_ros.cli.secure import secure_app
 from lam_ros.cli.teleop import teleop_app
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(learning_app)
 app.add_typer(doctor_app)
+app.add_typer(secure_app)
 app.add_typer(episodes_app, name="episodes")
 app.add_typer(robot_app, name="robot")
 app.add_typer(teleop_app, name="teleop")

@@ -16,6 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -29,7 +30,8 @@ from lam_ros.nodes.middleware import is_deaf, restart
 
 if TYPE_CHECKING:
     from rclpy.context import Context
-    from rclpy.executors import Executor
+    from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.executors import Executor
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 DIAGNOSTICS_PERIOD_S = 1.0
@@ -348,6 +350,14 @@ def run(
         return 0
     except (NodeFailedError, LamError) as error:
         sys.stderr.write(f"{error}\n")
+        return 1
+    except rclpy_implementation.RCLError as error:
+        if "security" not in str(error):
+            raise
+        sys.stderr.write(
+            "ROS_SECURITY_ENABLE is true, and this node gets no security: the middleware was built without it (the "
+            f"wheels are; ROS 2's Debian packages are not), or the keys do not fit; `lam secure` makes some. ({error})\n"
+        )
         return 1
     except DeafError:
         is_deaf_now = True
