@@ -355,8 +355,8 @@ def run(
         if "security" not in str(error):
             raise
         sys.stderr.write(
-            "ROS_SECURITY_ENABLE is true, and this node gets no security: the middleware was built without it (the wheels "
-            f"are, ROS 2's Debian packages are not), or the keys do not fit; `lam secure` makes some. ({error})\n"
+            "ROS_SECURITY_ENABLE is true, and this node gets no security: the middleware was built without it (the "
+            f"wheels are, ROS 2's Debian packages not), or the keys do not fit; `lam secure` makes some. ({error})\n"
         )
         return 1
     except DeafError:
