@@ -182,7 +182,7 @@ def plan(what: BringUp, options: Options) -> list[Process]:
     simulate: simulator, gate, and the policy where a checkpoint is given, else whoever demonstrates.
     record: gate, recorder and whoever demonstrates, with the simulator if it is the robot; a checkpoint predicts beside
         them and commands nothing.
-    deploy: gate, perception and action, with the simulator if it is the robot.
+    deploy: gate, perception and action, a recorder where there is a dataset, with the simulator if it is the robot.
     gate: the gate alone, for whoever commands through it.
 
     Raises:
@@ -212,14 +212,14 @@ def plan(what: BringUp, options: Options) -> list[Process]:
             processes += [Process(NODES[name], policy) for name in ("action", "perception")]
     else:
         processes.append(Process(NODES["gate"], lifecycle))
-    if what == "record":
-        if not options.dataset:
-            raise BringUpError("record needs a folder for the episodes: give --out DIR.")
+    if what == "record" and not options.dataset:
+        raise BringUpError("record needs a folder for the episodes: give --out DIR.")
+    if what == "record" or (what == "deploy" and options.dataset):
         dataset = str(Path(options.dataset).resolve())
         processes.append(Process(NODES["recorder"], {**lifecycle, "dataset": dataset, "task": options.task}))
-        if options.checkpoint:
-            processes.append(Process(NODES["action"], {**policy, "shadow": True}))
-            processes.append(Process(NODES["perception"], policy))
+    if what == "record" and options.checkpoint:
+        processes.append(Process(NODES["action"], {**policy, "shadow": True}))
+        processes.append(Process(NODES["perception"], policy))
     if not performs and options.teleop != "none":
         processes.append(Process(NODES["teleop"], {**common, "source": options.teleop, "task": options.task}))
     return processes

@@ -37,7 +37,7 @@ ARGUMENTS = {
     "robot": "Robot YAML: a path, or the name of a robot that lam_ros ships.",
     "checkpoint": "Policy that `lam train` wrote (.safetensors). In record: predicts beside the human, moves nothing.",
     "task": "The simulator's task (reach, push, pick_place), or what is demonstrated, in words.",
-    "dataset": "Folder that episodes go to.",
+    "dataset": "Folder that episodes go to; in deploy: corrections, and no recorder if it is empty.",
     "teleop": "Who demonstrates: expert (the scripted one of the simulator), or none (run teleop_node yourself).",
     "simulated": "Whether the embedded simulator is the robot.",
     "composed": "Perception, action and gate in one process.",

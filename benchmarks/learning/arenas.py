@@ -156,7 +156,9 @@ def demonstration(name: str, arena: Arena, seed: int, cache: Path) -> Demonstrat
     fields = [field.name for field in dataclasses.fields(Demonstration)]
     if file.is_file():
         with np.load(file, allow_pickle=False) as kept:
-            return Demonstration(**{field: kept[field] for field in fields}) if "state" in kept else None
+            return (
+                Demonstration(**{field: kept[field] for field in fields if field in kept}) if "state" in kept else None
+            )
     shown = arena.demonstrate(seed)
     file.parent.mkdir(parents=True, exist_ok=True)
     arrays = {field: getattr(shown, field) for field in fields} if shown else {"failed": np.ones(1)}

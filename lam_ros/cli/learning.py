@@ -82,6 +82,10 @@ def train(
         list[str] | None, typer.Option("--set", help="Override any setting: --set policy.chunk=16 --set shift=4.")
     ] = None,
     steps_scale: Annotated[float, typer.Option("--steps-scale", help="Multiplies the optimiser steps.")] = 1.0,
+    corrections: Annotated[
+        float | None,
+        typer.Option(help="What a tick counts at which a human took over from a policy; overrides the YAML's."),
+    ] = None,
 ) -> None:
     """Train a policy; the same command after an interruption goes on where it stopped.
 
@@ -96,6 +100,8 @@ def train(
     console.quiet = rank > 0  # of several processes, one speaks
     with friendly_errors():
         settings = changed(steps.training_settings(config, steps_scale), setting or [])
+        if corrections is not None:
+            settings = dataclasses.replace(settings, corrections=corrections)
         policy = settings.policy
         if head:
             policy = dataclasses.replace(policy, head=head)

@@ -14,6 +14,7 @@ from rich.table import Table
 from lam_ros.cli.console import DEFAULT_ROBOT, Robot, SimulatorName, console, friendly_errors, print_log, progress
 from lam_ros.cli.doctor import doctor_app
 from lam_ros.cli.episodes import episodes_app
+from lam_ros.cli.improve import improve_app
 from lam_ros.cli.learning import TaskName, learning_app
 from lam_ros.cli.robot import robot_app
 from lam_ros.cli.secure import secure_app
@@ -26,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(learning_app)
+app.add_typer(improve_app)
 app.add_typer(doctor_app)
 app.add_typer(secure_app)
 app.add_typer(episodes_app, name="episodes")
@@ -45,7 +47,9 @@ def up(
     task: Annotated[str, typer.Option(help="The simulator's task; for record on a robot, what is shown, in words.")] = (
         "reach"
     ),
-    out: Annotated[str, typer.Option(help="Folder of episodes (record).")] = "",
+    out: Annotated[
+        str, typer.Option(help="Folder of episodes; with deploy, of corrections: what a recorder keeps of it.")
+    ] = "",
     simulated: Annotated[bool, typer.Option("--simulated", help="The embedded simulator is the robot.")] = False,
     teleop: Annotated[
         Literal["expert", "none"],
@@ -190,24 +194,22 @@ def swap(
 ) -> None:
     """Give the running policy another checkpoint: no tick is missed, and --back goes back to the one before."""
     from lam_ros.bringup import node_environment, require_ros
+    from lam_ros.cli import steps
     from lam_ros.errors import ConfigError
-    from lam_ros.policy.checkpoint import digest, read_info
 
     with friendly_errors():
         require_ros()
         if (checkpoint is None) != back:
             raise ConfigError("give either --checkpoint FILE or --back.")
         if checkpoint is not None:
-            read_info(checkpoint)
+            steps.swap(checkpoint)
+            console.print(f"perception and action run {checkpoint}; `lam swap --back` undoes it.")
+            return
         os.environ.update(node_environment())
         from lam_ros.nodes.conductor import conducting
 
         with conducting(lambda: None) as conductor:
-            if checkpoint is None:
-                console.print(conductor.call("lam/rollback"))
-            else:
-                conductor.swap_checkpoint(str(checkpoint.resolve()), digest(checkpoint))
-                console.print(f"perception and action run {checkpoint}; `lam swap --back` undoes it.")
+            console.print(conductor.call("lam/rollback"))
 
 
 @calibrate_app.command("latency")

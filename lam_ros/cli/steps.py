@@ -171,6 +171,24 @@ def perform(
     return performance
 
 
+def swap(checkpoint: Path) -> None:
+    """Give the running policy another checkpoint, without a missed tick.
+
+    Raises:
+        BringUpError: no ROS 2, no nodes that run a policy, or they refuse it.
+        CheckpointError: it cannot be read.
+    """
+    from lam_ros.policy.checkpoint import digest, read_info
+
+    require_ros()
+    read_info(checkpoint)
+    os.environ.update(node_environment())
+    from lam_ros.nodes.conductor import conducting
+
+    with conducting(lambda: None) as conductor:
+        conductor.swap_checkpoint(str(checkpoint.resolve()), digest(checkpoint))
+
+
 def measure_latency(
     robot: str, joint: str, amplitude: float, seconds: float, simulated: bool, report: Callable[[float], None]
 ) -> dict[str, Delay | str]:

@@ -184,14 +184,16 @@ class StateHistory:
 
 @dataclass(frozen=True)
 class _Commands:
-    stamps: list[int]
-    targets: list[np.ndarray]
+    stamps: Sequence[int]
+    targets: Sequence[np.ndarray]
+    drivers: Sequence[str]
 
-    def answering(self, stamp_ns: int, next_stamp_ns: int) -> np.ndarray | None:
+    def answering(self, stamp_ns: int, next_stamp_ns: int) -> tuple[np.ndarray | None, str]:
+        """The target in force, and who drove; none before the first."""
         index = bisect.bisect_left(self.stamps, stamp_ns)
-        if index < len(self.stamps) and self.stamps[index] < next_stamp_ns:
-            return self.targets[index]
-        return self.targets[index - 1] if index > 0 else None
+        if index == len(self.stamps) or self.stamps[index] >= next_stamp_ns:
+            index -= 1
+        return (self.targets[index], self.drivers[index]) if index >= 0 else (None, "")
 
 
 def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], command_topic: str) -> Demonstration:
@@ -211,7 +213,7 @@ def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], com
     latest_ns = seconds_to_ns(max(camera.latency_s for camera in robot.cameras.values()))
     frames: list[tuple[int, str, np.ndarray]] = []
     states: list[tuple[int, np.ndarray]] = []
-    commands: list[tuple[int, bool, np.ndarray]] = []
+    commands: list[tuple[int, str, np.ndarray]] = []
     for topic, msgtype, data, _ in episode.messages():
         name = topic.lstrip("/")
         if name in cameras:
@@ -227,15 +229,16 @@ def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], com
             # A policy's command has the stamp of the images that it answers. A human's has its own time: it belongs to
             # the images that would have reached a policy by then.
             answers_ns = stamp_ns if driver == "policy" else stamp_ns - latest_ns
-            commands.append((answers_ns, driver == "hold", contract.in_order(message.name, message.position, topic)))
+            commands.append((answers_ns, driver, contract.in_order(message.name, message.position, topic)))
     for noun, found in (("images", frames), ("joint states", states), ("commands", commands)):
         if not found and (noun != "commands" or command_topic):
             raise EpisodeError(f"{episode.folder} holds no {noun}; see `lam episodes list` for its topics.")
     history = StateHistory(robot.joint_states, keep=len(states))
     for stamp, state in sorted(states, key=lambda entry: entry[0]):
         history.push(stamp, state)
-    driven = sorted((c for c in commands if not c[1]), key=lambda c: c[0]) or sorted(commands, key=lambda c: c[0])
-    in_force = _Commands([c[0] for c in driven], [c[2] for c in driven])
+    driven = [c for c in commands if c[1] != "hold"] or commands
+    stamps, drivers, targets = zip(*sorted(driven, key=lambda c: c[0]), strict=True) if driven else ((), (), ())
+    in_force = _Commands(stamps, targets, drivers)
     # Live, a tick before the first joint state is refused.
     first_ns = min(stamp for stamp, _ in states) - seconds_to_ns(robot.joint_states.latency_s)
     ticks = [tick for tick in _ticks(robot, frames) if tick.stamp_ns >= first_ns]
@@ -243,14 +246,15 @@ def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], com
     for tick, following in zip(ticks, [*ticks[1:], None], strict=True):
         end = following.stamp_ns if following else tick.stamp_ns + seconds_to_ns(1.0 / robot.policy.rate_hz)
         state = history.at(tick.stamp_ns)
-        action = in_force.answering(tick.stamp_ns, end) if command_topic else state
+        action, driver = in_force.answering(tick.stamp_ns, end) if command_topic else (state, "")
         if action is not None:
             images = np.stack([tick.images[camera] for camera in contract.cameras])
-            rows.append((images, state, action, tick.stamp_ns))
+            rows.append((images, state, action, tick.stamp_ns, driver != "policy"))
     if not rows:
         raise EpisodeError(f"{episode.folder} has no tick with every camera and a command; see `lam episodes list`.")
-    images, state, actions, stamps = zip(*rows, strict=True)
-    return Demonstration(np.stack(images), np.stack(state), np.stack(actions), np.array(stamps, dtype=np.int64))
+    images, state, actions, stamps, human = zip(*rows, strict=True)
+    stamps_ns = np.array(stamps, dtype=np.int64)
+    return Demonstration(np.stack(images), np.stack(state), np.stack(actions), stamps_ns, np.array(human))
 
 
 def _ticks(robot: RobotConfig, frames: list[tuple[int, str, np.ndarray]]) -> list[Tick]:

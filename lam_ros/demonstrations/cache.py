@@ -1,6 +1,6 @@
 """Aligned episodes kept on disk, memory-mapped, so that training begins at once and reads at memory speed.
 
-<dataset>/.cache/episode_000012.96x96.<key>/images.npy state.npy action.npy stamps_ns.npy
+<dataset>/.cache/episode_000012.96x96.<key>/images.npy state.npy action.npy stamps_ns.npy human.npy
 
 The key is a hash of everything that alignment depends on: the episode's own hashes, the robot YAML, the image size, the
 topic of commands, and the version of the alignment. What has another key is stale, and made anew.
@@ -21,7 +21,7 @@ from lam_ros.demonstrations.dataset import Demonstration, digest_of
 from lam_ros.demonstrations.episode import Episode
 
 FOLDER = ".cache"
-VERSION = "1"  # of alignment: to be raised when it gives other arrays for the same episode
+VERSION = "2"  # of alignment: to be raised when it gives other arrays for the same episode
 ARRAYS = tuple(field.name for field in dataclasses.fields(Demonstration))
 
 
@@ -59,6 +59,7 @@ def _load(folder: Path, robot: RobotConfig, image_size: tuple[int, int]) -> Demo
         "state": (np.float32, (count, joints)),
         "action": (np.float32, (count, joints)),
         "stamps_ns": (np.int64, (count,)),
+        "human": (np.bool_, (count,)),
     }
     for name, (dtype, shape) in expected.items():
         if arrays[name].dtype != dtype or arrays[name].shape != shape:

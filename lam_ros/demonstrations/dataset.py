@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,12 +22,19 @@ class Demonstration:
         state: float32 (T, J), measured joint positions in rad or m.
         action: float32 (T, J), the joint targets that were in force.
         stamps_ns: int64 (T,), stamp of the oldest image of each tick.
+        human: bool (T,), whether a human drove; everywhere, if not given. Where a policy drove, there is nothing to
+            imitate.
     """
 
     images: np.ndarray
     state: np.ndarray
     action: np.ndarray
     stamps_ns: np.ndarray
+    human: np.ndarray = field(default_factory=lambda: np.ones(0, dtype=bool))
+
+    def __post_init__(self) -> None:
+        if len(self.human) != len(self.state):
+            object.__setattr__(self, "human", np.ones(len(self.state), dtype=bool))
 
     def __len__(self) -> int:
         return len(self.state)
@@ -105,11 +112,19 @@ def digest_of(parts: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def chunk_targets(action: np.ndarray, chunk: int) -> np.ndarray:
+def chunk_targets(action: np.ndarray, chunk: int, human: np.ndarray | None = None) -> np.ndarray:
     """The next ``chunk`` actions at each tick, (T, K, J); the last action is repeated past the end.
 
     Row t, column k is action[min(t + k, T - 1)].
+
+    Args:
+        human: (T,), who drove: then what one has begun does not end with what the other did; its last action is
+            repeated instead.
     """
-    ticks = np.arange(len(action))[:, None] + np.arange(chunk)
-    chunks: np.ndarray = action[np.minimum(ticks, len(action) - 1)]
+    ticks = np.arange(len(action))
+    last = np.full(len(action), len(action) - 1)
+    if human is not None:
+        ends = np.append(np.flatnonzero(np.diff(human.astype(np.int8))), len(action) - 1)
+        last = ends[np.searchsorted(ends, ticks)]
+    chunks: np.ndarray = action[np.minimum(ticks[:, None] + np.arange(chunk), last[:, None])]
     return chunks

@@ -31,6 +31,8 @@ class Frames:
         state: float32 (N, J).
         targets: float32 (N, K, J), joint targets of the next K ticks.
         destination, contact: float32 (N, J), time_to_go: float32 (N,), way: float32 (N, 3 * J); see ``Hindsight``.
+        taught: float32 (N,), how much each tick counts: 1; in a demonstration in which a policy drove too, 0 where it
+            did, and ``corrections`` where the human did.
         lengths: ticks of each demonstration.
         weights: float64, how often each demonstration is shown, relative to the others.
     """
@@ -42,11 +44,12 @@ class Frames:
     contact: Tensor
     time_to_go: Tensor
     way: Tensor
+    taught: Tensor
     lengths: list[int]
     weights: np.ndarray
 
     @classmethod
-    def of(cls, dataset: Dataset, chunk: int) -> Frames:
+    def of(cls, dataset: Dataset, chunk: int, corrections: float = 1.0) -> Frames:
         """Lay a dataset's demonstrations end to end. Joints in m count as hands."""
         demonstrations = dataset.demonstrations
         grippers = np.array([unit == "m" for unit in dataset.contract.units])
@@ -58,11 +61,17 @@ class Frames:
         return cls(
             images=joined([d.images for d in demonstrations]),
             state=joined([d.state for d in demonstrations]),
-            targets=joined([chunk_targets(d.action, chunk) for d in demonstrations]),
+            targets=joined([chunk_targets(d.action, chunk, d.human) for d in demonstrations]),
             destination=joined([labels.destination for labels in seen]),
             contact=joined([labels.contact for labels in seen]),
             time_to_go=joined([labels.time_to_go for labels in seen]),
             way=joined([labels.way for labels in seen]),
+            taught=joined(
+                [
+                    np.where(d.human, 1.0 if d.human.all() else corrections, 0.0).astype(np.float32)
+                    for d in demonstrations
+                ]
+            ),
             lengths=[len(d) for d in demonstrations],
             weights=np.array(dataset.weights),
         )
@@ -73,7 +82,7 @@ class Frames:
     @property
     def frame_weights(self) -> np.ndarray:
         """How often each tick is shown."""
-        return np.repeat(self.weights, self.lengths)
+        return np.repeat(self.weights, self.lengths) * self.taught.numpy()
 
 
 class _Draw:
@@ -116,10 +125,10 @@ class Shuffled:
 
 
 class InOrder:
-    """All of ``count`` things once, as index batches."""
+    """All ticks that count, once each, as index batches."""
 
-    def __init__(self, count: int, batch: int) -> None:
-        self._batches = torch.arange(count).split(batch)
+    def __init__(self, taught: Tensor, batch: int) -> None:
+        self._batches = torch.nonzero(taught)[:, 0].split(batch)
 
     def __len__(self) -> int:
         return len(self._batches)

@@ -33,6 +33,8 @@ class TrainConfig:
         patience: a stage ends after so many epochs (50 steps) without a better validation loss, and keeps its best
             weights; 0 never.
         validation_share: share of the episodes held out.
+        corrections: what a tick counts at which a human has taken over from a policy, against one of a demonstration;
+            ticks at which the policy drove itself count nothing.
         destination_weight: weight of the auxiliary loss "where does this demonstration end?", which tells every frame
             where the object is; 0 turns it off.
         way_weight: likewise "which way does it take?".
@@ -72,6 +74,7 @@ class TrainConfig:
     ema: float = 0.0
     patience: int = 0
     validation_share: float = 0.08
+    corrections: float = 4.0
     destination_weight: float = 1.0
     way_weight: float = 0.0
     contact_weight: float = 0.0
@@ -98,8 +101,8 @@ class TrainConfig:
             raise ConfigError("together_steps, window, patience and shift must not be negative.")
         if not 0.0 < self.validation_share < 1.0:
             raise ConfigError(f"validation_share is {self.validation_share}; it must lie between 0 and 1.")
-        if min(self.learning_rate, self.together_rate, self.clip_norm) <= 0.0:
-            raise ConfigError("learning_rate, together_rate and clip_norm must be above 0.")
+        if min(self.learning_rate, self.together_rate, self.clip_norm, self.corrections) <= 0.0:
+            raise ConfigError("learning_rate, together_rate, clip_norm and corrections must be above 0.")
         for name in ("ema", "state_dropout", "camera_dropout", "feature_dropout", "memory_dropout", "erase"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be from 0 to below 1.")

@@ -192,7 +192,8 @@ class EpisodeStage(Stage):
         context, hidden = self.action(features.flatten(2), state, hidden, is_heard)
         measured = frames.state[window.index].to(self.device)
         target = self.normaliser.chunk(frames.targets[window.index].to(self.device), measured)
-        return context.float(), target, window.mask.to(self.device), hidden
+        counts = window.mask * frames.taught[window.index]
+        return context.float(), target, counts.to(self.device), hidden
 
     def imitation(self, frames: Frames, window: Window, features: Tensor, batch_index: int) -> tuple[Tensor, Tensor]:
         """The loss of a training window, and this process's disturbed features; hands on the LSTM's state."""

@@ -189,6 +189,10 @@ def _check(dataset: Dataset) -> None:
         raise TrainingError("no joint is ever moved in these demonstrations; there is nothing to imitate.")
     if still:
         log.warning("never moved in the demonstrations, and so never by the policy: %s", ", ".join(still))
+    if not any(d.human.any() for d in dataset.demonstrations):
+        raise TrainingError(
+            "a policy drove in all of these episodes; what it did itself teaches it nothing. Take over."
+        )
     moves = [np.abs(np.diff(d.state, axis=0)).max(1) > IDLE for d in dataset.demonstrations if len(d) > 1]
     idle = 1.0 - float(np.concatenate(moves).mean())
     if idle > IDLE_SHARE:
@@ -255,7 +259,8 @@ def train(
         return CheckpointInfo(dataset.contract, config.policy, dataset.robot, dataset.task, dataset.digest, figures)
 
     training, validation = (
-        Frames.of(part, config.policy.chunk) for part in dataset.split(config.validation_share, config.seed)
+        Frames.of(part, config.policy.chunk, config.corrections)
+        for part in dataset.split(config.validation_share, config.seed)
     )
     if start is None:
         network = PolicyNetwork(config.policy, dataset.contract)
@@ -284,13 +289,12 @@ def train(
         seconds[f"{name}_seconds"] = time.perf_counter() - began
         figures.update({f"{name}_{key}": value for key, value in found.items()})
 
-    frame_weights = np.repeat(training.weights, training.lengths)
     fit(
         PerceptionStage(network, config, training, validation),
         "perception",
         config.perception_steps,
-        Shuffled(frame_weights, config.perception_batch, STEPS_PER_EPOCH, config.seed),
-        InOrder(len(validation.state), config.perception_batch),
+        Shuffled(training.frame_weights, config.perception_batch, STEPS_PER_EPOCH, config.seed),
+        InOrder(validation.taught, config.perception_batch),
     )
 
     def windows(batch: int) -> Windows:

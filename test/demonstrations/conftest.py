@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +72,16 @@ class Recording:
         stamp = round(at_ms * MS)
         self.writer.write("/lam/command", self._messages.joint_state(stamp, [value] * 7, driver), stamp + MS)
 
-    def usual(self, ticks: int = 6, start_ms: int = 1000) -> Recording:
-        """Both cameras at 20 Hz, states at 100 Hz and an answer 5 ms after each tick."""
+    def usual(self, ticks: int = 6, start_ms: int = 1000, taken_over: int = 0) -> Recording:
+        """Both cameras at 20 Hz, states at 100 Hz and an answer 5 ms after each tick; before the tick ``taken_over``
+        a policy drives."""
         for tick in range(ticks):
             at = start_ms + 50 * tick
             for step in range(5):
                 self.state(at + 10 * step, tick + 0.1 * step)
             self.image(FRONT, at, 10 * tick)
             self.image(WRIST, at + 2, 10 * tick + 1)
-            self.command(at + 5, 100.0 + tick)
+            self.command(at + 5, 100.0 + tick, "policy" if tick < taken_over else "teleop")
         return self
 
     def sealed(self, outcome: Outcome = "success") -> Episode:
@@ -95,3 +96,9 @@ def messages(robot: RobotConfig) -> Messages:
 @pytest.fixture
 def recording(tmp_path: Path, robot: RobotConfig, messages: Messages) -> Recording:
     return Recording(tmp_path / "data", robot, messages)
+
+
+@pytest.fixture
+def record(robot: RobotConfig, messages: Messages) -> Callable[[Path], Recording]:
+    """Begins an episode in a folder."""
+    return lambda folder: Recording(folder, robot, messages)

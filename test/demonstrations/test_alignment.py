@@ -12,6 +12,7 @@ import pytest
 from lam_ros.config import JointStatesConfig, RobotConfig
 from lam_ros.contract import Contract
 from lam_ros.demonstrations.alignment import StateHistory, Tick, TickAssembler, align, load_dataset
+from lam_ros.demonstrations.cache import cached
 from lam_ros.demonstrations.dataset import Dataset, chunk_targets, digest_of, mixed
 from lam_ros.errors import ContractError, EpisodeError, TrainingError
 
@@ -228,6 +229,19 @@ def test_holds_are_no_actions(recording: Any, robot: RobotConfig) -> None:
     for tick in range(4):
         recording.command(1000 + 50 * tick + 1, -1.0, "hold")
     np.testing.assert_allclose(align(recording.sealed(), robot, SIZE, "lam/command").action[:, 0], 100.0 + np.arange(4))
+
+
+def test_who_drove_is_known_of_each_tick(recording: Any, robot: RobotConfig) -> None:
+    for tick, driver in enumerate(("policy", "policy", "teleop", "teleop", "policy", "")):
+        recording.state(1000 + 50 * tick, 0.0)
+        recording.image(FRONT, 1000 + 50 * tick, tick)
+        recording.image(WRIST, 1000 + 50 * tick, tick)
+        recording.command(1000 + 50 * tick, 1.0, driver)
+    episode = recording.sealed()
+    demonstration = align(episode, robot, SIZE, "lam/command")
+    assert demonstration.human.tolist() == [False, False, True, True, False, True]
+    again = [cached(episode, robot, SIZE, "lam/command", align) for _ in range(2)][1]  # as training reads it
+    np.testing.assert_array_equal(again.human, demonstration.human)
 
 
 def test_a_tick_older_than_every_joint_state_is_left_out(recording: Any, robot: RobotConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections import Counter
 from typing import Any
 
@@ -67,9 +68,25 @@ def test_weights_say_how_often() -> None:
 
 
 def test_in_order_shows_everything_once() -> None:
-    batches = InOrder(7, 3)
+    batches = InOrder(torch.ones(7), 3)
     assert [index.tolist() for index in batches] == [[0, 1, 2], [3, 4, 5], [6]]
     assert len(batches) == 3
+    assert [index.tolist() for index in InOrder(torch.tensor([0.0, 4.0, 1.0]), 3)] == [[1, 2]]
+
+
+def test_what_a_policy_did_itself_is_not_taught(robot: RobotConfig, demonstrate: Any) -> None:
+    plain, taken = demonstrate(2, ticks=6)
+    human = np.array([False, False, True, True, True, False])
+    taken = dataclasses.replace(taken, human=human)
+    dataset = Dataset(Contract.of(robot), "wave", "desk_arm", [plain, taken], "x", [1.0, 2.0])
+    frames = Frames.of(dataset, chunk=3, corrections=5.0)
+    assert frames.taught.tolist() == [1.0] * 6 + [0.0, 0.0, 5.0, 5.0, 5.0, 0.0]
+    assert frames.frame_weights.tolist() == [1.0] * 6 + [0.0, 0.0, 10.0, 10.0, 10.0, 0.0]
+    drawn = torch.cat(list(Shuffled(frames.frame_weights, 4, 500, seed=0)))
+    assert set(drawn.tolist()) == {0, 1, 2, 3, 4, 5, 8, 9, 10}
+    # What a human has begun ends with the takeover, not with what the policy did next.
+    np.testing.assert_array_equal(frames.targets[6 + 3], taken.action[[3, 4, 4]])
+    np.testing.assert_array_equal(frames.targets[6 + 0], taken.action[[0, 1, 1]])
 
 
 LENGTHS = [5, 3, 7, 2]

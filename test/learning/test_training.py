@@ -159,6 +159,12 @@ def test_values_that_are_not_finite_are_refused(dataset: Dataset, tmp_path: Path
         train(dataset, TINY, tmp_path / "policy.safetensors")
 
 
+def test_episodes_in_which_no_human_drove_teach_nothing(dataset: Dataset, tmp_path: Path) -> None:
+    alone = [dataclasses.replace(d, human=np.zeros(len(d), dtype=bool)) for d in dataset.demonstrations]
+    with pytest.raises(TrainingError, match="a policy drove in all of these episodes"):
+        train(dataclasses.replace(dataset, demonstrations=alone), TINY, tmp_path / "p.safetensors")
+
+
 def test_demonstrations_of_nothing_are_refused(dataset: Dataset, tmp_path: Path) -> None:
     for demonstration in dataset.demonstrations:
         demonstration.action[:] = 0.5

@@ -1,0 +1,142 @@
+"""`lam improve`: a policy that is corrected by hand, round after round."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from lam_ros.cli.console import DEFAULT_ROBOT, Robot, TrainingBars, console, friendly_errors, progress
+from lam_ros.config import RobotConfig, load_robot
+from lam_ros.demonstrations.alignment import load_dataset
+from lam_ros.demonstrations.dataset import mixed
+from lam_ros.demonstrations.episode import Episode, sealed_folders
+from lam_ros.errors import BringUpError, ConfigError, TrainingError
+from lam_ros.learning.configuration import TrainConfig
+from lam_ros.learning.corrections import Comparison, compared, held_out
+
+LOOK_S = 1.0
+NICE = 10  # training must not take cores from the nodes that drive the arm
+
+improve_app = typer.Typer()
+
+
+@improve_app.command()
+def improve(
+    checkpoint: Annotated[Path, typer.Option(help="The policy that performs now.")],
+    data: Annotated[
+        list[str], typer.Option(help="Folder of demonstrations it was trained on; several times for more.")
+    ],
+    corrections: Annotated[Path, typer.Option(help="Folder that corrected episodes go to.")],
+    out: Annotated[Path, typer.Option(help="Folder for the improved checkpoints.")] = Path("improved"),
+    robot: Robot = DEFAULT_ROBOT,
+    every: Annotated[int, typer.Option(min=1, help="How many new corrected episodes make a round.")] = 5,
+    rounds: Annotated[int, typer.Option(min=0, help="End after so many; 0: until Ctrl-C.")] = 0,
+    config: Annotated[Path | None, typer.Option(help="Training YAML; see config/train.yaml.")] = None,
+    steps_scale: Annotated[float, typer.Option(help="Of its optimiser steps: how long a round fine-tunes.")] = 0.2,
+    weight: Annotated[
+        float | None, typer.Option("--weight", help="What a tick of a takeover counts; overrides the YAML's.")
+    ] = None,
+    swap: Annotated[
+        bool, typer.Option("--swap/--no-swap", help="Give it to the running nodes, if you take it.")
+    ] = True,
+    yes: Annotated[bool, typer.Option("--yes", help="Take each policy that is better, without asking.")] = False,
+) -> None:
+    """Improve a policy by correcting it: it fine-tunes beside, checks, and offers each new policy.
+
+    In other terminals: `lam up deploy --checkpoint POLICY --out CORRECTIONS` performs and records; take over by hand
+    where it goes wrong (`lam node teleop …`), and keep each corrected episode (`recorder/start`, `recorder/stop`). When
+    there are enough new ones, the policy is fine-tuned on the demonstrations and the corrections: what the human did
+    counts, what the policy did itself does not. Every fifth corrected episode is held out; on these both policies are
+    compared. You decide; then the running nodes take it up without a missed tick, and `lam swap --back` undoes it.
+    """
+    from lam_ros.cli import steps
+
+    with friendly_errors():
+        described = load_robot(robot)
+        settings = steps.training_settings(config, steps_scale)
+        if weight is not None:
+            settings = dataclasses.replace(settings, corrections=weight)
+        os.nice(NICE)
+        done, used, current = 0, 0, checkpoint
+        while not rounds or done < rounds:
+            there = _wait_for(corrections, used + every)
+            done += 1
+            better = out / f"{checkpoint.stem}_{done}.safetensors"
+            found = improved(current, data, there, described, settings, better)
+            used = len(there)
+            console.print(f"round {done}: {found}.")
+            takes = found.is_better if yes else typer.confirm(f"take {better}?", default=found.is_better)
+            if takes:
+                current = better
+                if swap:
+                    _swap(better)
+        console.print(f"{current} is the policy now.")
+
+
+def improved(
+    current: Path,
+    data: Sequence[str],
+    corrected: Sequence[Episode],
+    robot: RobotConfig,
+    settings: TrainConfig,
+    out: Path,
+) -> Comparison:
+    """Fine-tune a policy on demonstrations and corrections, and compare both where it was not trained.
+
+    Args:
+        settings: of a round; the model is the checkpoint's.
+        out: checkpoint to write.
+
+    Raises:
+        CheckpointError, EpisodeError, TrainingError: what is there cannot be used; the current policy goes on.
+    """
+    from lam_ros.cli import steps
+    from lam_ros.learning.training import train
+    from lam_ros.policy.checkpoint import load_policy, read_info
+
+    settings = dataclasses.replace(settings, policy=read_info(current).policy)
+    learned, judged = held_out(corrected)
+    size = settings.policy.image_size
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with progress() as display:
+        bars = TrainingBars(display)
+        shown = [load_dataset(steps.episodes_of(folder), robot, size, report=bars.loaded) for folder in data]
+        taught = load_dataset(learned, robot, size)
+        unseen = load_dataset(judged, robot, size)
+        if all(d.human.all() for d in (*taught.demonstrations, *unseen.demonstrations)):
+            raise TrainingError(
+                "no policy drove in the corrected episodes; they are plain demonstrations, for `lam train`."
+            )
+        train(mixed([*shown, taught]), settings, out, bars.step, start=current)
+    before, after = (load_policy(file, robot).runtime for file in (current, out))
+    return compared(before, after, unseen.demonstrations)
+
+
+def _wait_for(folder: Path, count: int) -> list[Episode]:
+    """The corrected episodes, once there are so many."""
+    from lam_ros.demonstrations.episode import list_episodes
+
+    with console.status("") as status:
+        while len(sealed_folders(folder)) < count:
+            there = len(sealed_folders(folder))
+            status.update(escape(f"{folder}: {there} of {count} corrected episodes; perform, take over, keep them"))
+            time.sleep(LOOK_S)
+    return list_episodes(folder)
+
+
+def _swap(file: Path) -> None:
+    """Give the running nodes a checkpoint, if any run."""
+    from lam_ros.cli import steps
+
+    try:
+        steps.swap(file)
+        console.print(f"perception and action run {file}; `lam swap --back` undoes it.")
+    except (BringUpError, ConfigError) as error:
+        console.print(f"[yellow]{escape(str(error))}[/] `lam swap --checkpoint {file}` once they run.", soft_wrap=True)
