@@ -19,6 +19,7 @@ from lam_ros.cli.learning import TaskName, learning_app
 from lam_ros.cli.robot import robot_app
 from lam_ros.cli.secure import secure_app
 from lam_ros.cli.teleop import teleop_app
+from lam_ros.cli.trial import trial_app
 
 app = typer.Typer(
     help="Teach a robot arm by showing it: record, train, perform.",
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(learning_app)
 app.add_typer(improve_app)
+app.add_typer(trial_app)
 app.add_typer(doctor_app)
 app.add_typer(secure_app)
 app.add_typer(episodes_app, name="episodes")

@@ -7,17 +7,19 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
-from std_msgs.msg import String
+from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
 from lam_ros.errors import BringUpError
@@ -59,6 +61,8 @@ class Conductor:
         self.events: list[str] = []  # what was said on recorder/event
         self._event_publisher = self._node.create_publisher(String, "recorder/event", LATCHED)
         self._node.create_subscription(String, "recorder/event", lambda event: self.events.append(event.data), LATCHED)
+        self.was_taken_over = False  # whether a human has driven since somebody set it to False
+        self._node.create_subscription(Bool, "lam/takeover", self._on_takeover, LATCHED)
         self._clients: dict[str, Any] = {}
         self._film: list[tuple[str, np.ndarray]] | None = None
 
@@ -68,6 +72,9 @@ class Conductor:
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             self._figures[status.name.rpartition("/")[2]] = {entry.key: entry.value for entry in status.values}
+
+    def _on_takeover(self, message: Bool) -> None:
+        self.was_taken_over |= message.data
 
     def tell(self, event: str) -> None:
         """Say something on ``recorder/event``, for lights and sounds."""
@@ -105,6 +112,20 @@ class Conductor:
         if not answer.success:
             raise BringUpError(f"{service}: {answer.message}")
         return str(answer.message)
+
+    def change_state(self, node: str, transition: Literal["configure", "activate", "deactivate"]) -> None:
+        """Lead a lifecycle node through a transition.
+
+        Raises:
+            BringUpError: it is not there, or the transition fails.
+        """
+        client = self._node.create_client(ChangeState, f"{node}/change_state")
+        self._until(client.service_is_ready, READY_S, f"the node {node}")
+        future = client.call_async(ChangeState.Request(transition=Transition(label=transition)))
+        self._until(future.done, ANSWER_S, f"{node} to {transition}")
+        self._node.destroy_client(client)
+        if not future.result().success:
+            raise BringUpError(f"{node} cannot {transition}; see the nodes' log.")
 
     def set_checkpoint(self, node: str, file: str) -> None:
         """Give a running node another checkpoint.

@@ -266,10 +266,12 @@ class RecorderNode(LamNode):
     def _mark(self, outcome: Outcome) -> str:
         if self._writer is not None:
             self._outcome = outcome
+            self._tell(f"marked {self._writer.name} {outcome}")
             return f"{self._writer.name} is a {outcome}"
         if self._last is None:
             raise EpisodeError("nothing has been recorded yet; mark a take while it is recorded, or after.")
         change_manifest(open_episode(self._last), outcome=outcome)
+        self._tell(f"marked {self._last.name} {outcome}")
         return f"{self._last.name} is a {outcome}"
 
     def stop(self) -> None:

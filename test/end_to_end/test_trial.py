@@ -1,0 +1,57 @@
+"""`lam trial` in a terminal, the embedded simulator as the robot, this test as its operator."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool
+
+from lam_ros.demonstrations.episode import list_episodes
+from lam_ros.nodes.qos import LATCHED
+
+LAM = [sys.executable, "-m", "lam_ros.cli.main", "trial"]
+
+
+def test_two_policies_are_compared_blind_by_key_time_and_takeover(watcher, turning_policy, open_terminal, tmp_path):
+    policies = []
+    for number, turn in enumerate((0.2, -0.2)):
+        policies.append(tmp_path / f"policy_{number}.safetensors")
+        turning_policy(turn, 1e-3).rename(policies[-1])
+    out = tmp_path / "trials"
+    command = [*LAM, *map(str, policies), "--task", "reach", "--out", str(out), "--trials", "2", "--seconds", "8"]
+    terminal = open_terminal([*command, "--simulated"])
+
+    drivers = []
+    watcher.node.create_subscription(JointState, "lam/command", lambda sent: drivers.append(sent.header.frame_id), 50)
+
+    def begin(number):
+        terminal.until_shows(f"trial {number} of 4: set the scene", 120.0)
+        drivers.clear()
+        terminal.type(" ")
+        watcher.until(lambda: "policy" in drivers, 60.0)
+        return lambda ending: terminal.until_shows(f"trial {number}: {ending}", 60.0)
+
+    ends = begin(1)
+    terminal.type("+")
+    ends("success")
+    ends = begin(2)
+    takeovers = watcher.node.create_publisher(Bool, "lam/takeover", LATCHED)
+    takeovers.publish(Bool(data=True))
+    ends("takeover")
+    takeovers.publish(Bool(data=False))
+    begin(3)("time")
+    terminal.until_shows("trial 4 of 4", 120.0)
+    terminal.type("q")
+    terminal.until_shows("out of", 60.0)
+    assert terminal.process.wait(60) == 0
+    first, *turns = (json.loads(line) for line in (out / "trials.jsonl").read_text().splitlines())
+    assert [turn["ending"] for turn in turns] == ["success", "takeover", "time"]
+    assert {turns[0]["policy"], turns[1]["policy"]} == set(first["policies"])
+    assert [episode.manifest.outcome for episode in list_episodes(out / "episodes")] == [
+        "success",
+        "failure",
+        "failure",
+    ]
+    assert sorted(file.name for file in out.glob("*.webp")) == ["failure_002.webp", "failure_003.webp"]
