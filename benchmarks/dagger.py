@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from figures import tell
+from figures import by_name, tell
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from lam_ros.cli.steps import DISTURBANCE, training_settings
 from lam_ros.config import load_robot, urdf_path
@@ -148,10 +147,7 @@ def main() -> None:
         "wilson_95": {name: wilson_interval(one.successes, one.episodes) for name, one in found.items()},
         "corrections_less_plain": {"rate": difference.rate, "interval_95": difference.interval},
     }
-    table = Table("", "")
-    for name, value in figures.items():
-        table.add_row(name, str(value))
-    tell(table, figures, arguments.out)
+    tell(by_name(figures), figures, arguments.out)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 
+def by_name(figures: Mapping[str, Any]) -> Table:
+    """A table with a row a figure."""
+    table = Table("", "")
+    for name, value in figures.items():
+        table.add_row(name, str(value))
+    return table
+
+
 def tell(table: Table, figures: Mapping[str, Any], file: Path | None) -> None:
     """Print both, and write the figures to the file."""
     Console(width=110).print(table)

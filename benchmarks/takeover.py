@@ -19,9 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from figures import tell
+from figures import by_name, tell
 from rich.progress import track
-from rich.table import Table
 
 from lam_ros.config import load_robot, urdf_path
 from lam_ros.contract import Observation
@@ -157,10 +156,7 @@ def main() -> None:
         "difference": {"rate": difference.rate, "interval_95": difference.interval},
         "largest_change_of_velocity": max(change for _, change in outcomes[True]),
     }
-    table = Table("", "")
-    for name, value in figures.items():
-        table.add_row(name, str(value))
-    tell(table, figures, arguments.out)
+    tell(by_name(figures), figures, arguments.out)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ NODES: dict[str, NodeSpec] = {
         NodeSpec("action", ("action",), "features and joint states to policy commands (LSTM)"),
         NodeSpec("gate", ("gate",), "limits, who may drive, watchdog; alone commands the robot"),
         NodeSpec("recorder", ("recorder",), "writes sealed episodes"),
-        NodeSpec("teleop", ("teleop",), "a human drives, by keyboard, gamepad, leader arm or twist; or the scripted expert"),
+        NodeSpec("teleop", ("teleop",), "keyboard, gamepad, leader arm, twist or scripted expert drives"),
         NodeSpec("simulation", ("simulation",), "the embedded simulator as a robot"),
         NodeSpec("gazebo", ("gazebo",), "the arm in Gazebo as a robot: its joints, its task, success and reset"),
         # The gate first: what guards the arm is there before what moves it.

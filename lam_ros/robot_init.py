@@ -7,26 +7,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from xml.etree import ElementTree
 
 from lam_ros.errors import ConfigError
+from lam_ros.urdf import UrdfJoint, driven_joints, read_urdf
 
-UNITS = {"revolute": "rad", "continuous": "rad", "prismatic": "m"}
 SHARE_OF_VELOCITY = 0.5  # of the URDF's limit, for the first steps
 GRIPPER = re.compile("gripper|finger|jaw|knuckle", re.IGNORECASE)
 SECONDS_TO_FULL_SPEED = 0.25  # URDFs know no acceleration limits
 FASTEST_TICK_HZ = 30.0
 NO_CAMERA = "camera/image_raw"
-
-
-@dataclass(frozen=True)
-class UrdfJoint:
-    """A joint that is driven: limits in rad or m; None where the URDF gives none."""
-
-    name: str
-    unit: str
-    position: tuple[float, float] | None
-    velocity: float | None
 
 
 @dataclass(frozen=True)
@@ -57,53 +46,6 @@ class Found:
     remarks: list[str] = field(default_factory=list)
 
 
-def read_urdf(path: Path) -> ElementTree.Element:
-    """The <robot> of a URDF file.
-
-    Raises:
-        ConfigError: it cannot be read, is no URDF, or is a xacro that was not expanded.
-    """
-    try:
-        robot = ElementTree.parse(path).getroot()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}. Check the path and its permissions.") from None
-    except ElementTree.ParseError as error:
-        raise ConfigError(f"{path} is not XML: {error}.") from None
-    if robot.tag != "robot":
-        raise ConfigError(f"{path} is no URDF: its first element is <{robot.tag}>, not <robot>.")
-    if any("xacro" in element.tag for element in robot.iter()):
-        raise ConfigError(f"{path} is a xacro; expand it first: `ros2 run xacro xacro {path} -o arm.urdf`.")
-    return robot
-
-
-def driven_joints(robot: ElementTree.Element) -> tuple[UrdfJoint, ...]:
-    """The joints that move and mimic no other, in the order of the file.
-
-    Raises:
-        ConfigError: a limit is no number.
-    """
-    found = []
-    for joint in robot.iterfind("joint"):
-        unit, limit = UNITS.get(joint.get("type", "")), joint.find("limit")
-        if unit is None or joint.find("mimic") is not None:
-            continue
-        name = joint.get("name", "")
-        numbers = {}
-        for key in ("lower", "upper", "velocity"):
-            text = None if limit is None else limit.get(key)
-            if text is None:
-                continue
-            try:
-                numbers[key] = float(text)
-            except ValueError:
-                raise ConfigError(f"joint {name}: {key} is {text!r} in the URDF; a number was expected.") from None
-        lower, upper = numbers.get("lower", 0.0), numbers.get("upper", 0.0)
-        is_limited = joint.get("type") != "continuous" and lower < upper
-        velocity = numbers.get("velocity", 0.0)
-        found.append(UrdfJoint(name, unit, (lower, upper) if is_limited else None, velocity if velocity > 0 else None))
-    return tuple(found)
-
-
 def tick_rate(cameras: Sequence[FoundCamera]) -> float:
     """The policy's rate (Hz): that of the slowest camera, halved until it is no faster than an arm has use for."""
     rate = min((camera.rate_hz for camera in cameras), default=FASTEST_TICK_HZ)
@@ -126,10 +68,11 @@ def camera_names(cameras: Sequence[FoundCamera]) -> list[str]:
 
 
 def _joint_lines(joint: UrdfJoint) -> str:
-    lower, upper = joint.position or ((-math.pi, math.pi) if joint.unit == "rad" else (0.0, 0.1))
+    known = joint.position if joint.position and joint.position[0] < joint.position[1] else None
+    lower, upper = known or ((-math.pi, math.pi) if joint.unit == "rad" else (0.0, 0.1))
     velocity = SHARE_OF_VELOCITY * joint.velocity if joint.velocity else 0.5 if joint.unit == "rad" else 0.05
     acceleration = velocity / SECONDS_TO_FULL_SPEED
-    guesses = [what for what, known in (("position", joint.position), ("velocity", joint.velocity)) if not known]
+    guesses = [what for what, given in (("position", known), ("velocity", joint.velocity)) if not given]
     note = f" # {' and '.join(guesses)}: not in the URDF, a guess" if guesses else ""
     limits = f"position: [{lower:.6g}, {upper:.6g}], velocity: {velocity:.4g}, acceleration: {acceleration:.4g}"
     if GRIPPER.search(joint.name):

@@ -10,8 +10,9 @@ import yaml
 
 from lam_ros.config import RobotConfig, load_robot
 from lam_ros.errors import ConfigError
-from lam_ros.robot_init import Found, FoundCamera, camera_names, driven_joints, read_urdf, robot_yaml, tick_rate
+from lam_ros.robot_init import Found, FoundCamera, camera_names, robot_yaml, tick_rate
 from lam_ros.share import share_path
+from lam_ros.urdf import driven_joints, read_urdf
 
 JOINT = '<joint name="{name}" type="{kind}"><parent link="a"/><child link="{name}_link"/>{limit}</joint>'
 

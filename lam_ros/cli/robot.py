@@ -10,7 +10,8 @@ from rich.markup import escape
 
 from lam_ros.cli.console import DEFAULT_ROBOT, Robot, console, friendly_errors, progress
 from lam_ros.errors import ConfigError
-from lam_ros.robot_init import Found, driven_joints, read_urdf, robot_yaml
+from lam_ros.robot_init import Found, robot_yaml
+from lam_ros.urdf import driven_joints, read_urdf
 
 robot_app = typer.Typer(help="Your own robot: write its YAML, and views of it.", no_args_is_help=True)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 from ruckig import ControlInterface, InputParameter, Result, Ruckig, RuckigError, Synchronization, Trajectory
 
 from lam_ros.config import RobotConfig, urdf_path
 from lam_ros.errors import ConfigError, LimitError
+from lam_ros.urdf import moving_joints, read_urdf
 
 ROUNDING = 1e-6  # share of a limit that arithmetic may be off
 
@@ -45,30 +45,22 @@ class MotionLimits:
         return limits.within_urdf(robot, urdf_path(robot, robot_file)) if robot.urdf else limits
 
     def within_urdf(self, robot: RobotConfig, urdf: Path) -> MotionLimits:
-        """These limits, narrowed to the URDF's."""
-        try:
-            joints = {joint.get("name"): joint.find("limit") for joint in ElementTree.parse(urdf).iterfind("joint")}
-        except (OSError, ElementTree.ParseError) as error:
-            raise ConfigError(f"{urdf} cannot be read as a URDF: {error}.") from None
+        """These limits, narrowed to the URDF's; raises ConfigError as ``of``."""
+        joints = moving_joints(read_urdf(urdf))
         lower, upper, velocity = self.lower.copy(), self.upper.copy(), self.velocity.copy()
         for i, name in enumerate(robot.joint_names):
             if name not in joints:
-                raise ConfigError(f"{urdf} has no joint {name}, which the robot YAML names.")
-            limit = joints[name]
-            if limit is None:
-                continue  # a joint that turns without end
-            if limit.get("lower") is not None and limit.get("upper") is not None:
-                lower[i], upper[i] = (
-                    max(lower[i], float(limit.get("lower", ""))),
-                    min(upper[i], float(limit.get("upper", ""))),
-                )
-            if float(limit.get("velocity", "0")) > 0:
-                velocity[i] = min(velocity[i], float(limit.get("velocity", "0")))
-            if not lower[i] < upper[i]:
-                raise ConfigError(
-                    f"joint {name}: the robot YAML allows {self.lower[i]:g} to {self.upper[i]:g}, {urdf.name} "
-                    f"{limit.get('lower')} to {limit.get('upper')}; nothing is left. Check the zero and the unit."
-                )
+                raise ConfigError(f"{urdf} has no joint {name} that moves, which the robot YAML names.")
+            allowed = joints[name]
+            if allowed.position is not None:
+                lower[i], upper[i] = max(lower[i], allowed.position[0]), min(upper[i], allowed.position[1])
+                if not lower[i] < upper[i]:
+                    raise ConfigError(
+                        f"joint {name}: the robot YAML allows {self.lower[i]:g} to {self.upper[i]:g}, {urdf.name} "
+                        f"{allowed.position[0]:g} to {allowed.position[1]:g}; nothing is left. Check zero and unit."
+                    )
+            if allowed.velocity is not None and allowed.velocity > 0:
+                velocity[i] = min(velocity[i], allowed.velocity)
         return replace(self, lower=lower, upper=upper, velocity=velocity)
 
 

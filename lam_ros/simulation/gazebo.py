@@ -13,7 +13,6 @@ inertia that SDF 1.6 cannot say. Gravity does not act on the arm, as its own con
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -26,6 +25,7 @@ from lam_ros.errors import SimulationError
 from lam_ros.simulation.ros2_control import GazeboVersion, plugin_element
 from lam_ros.simulation.simulation import compile_world
 from lam_ros.simulation.world import PHYSICS_STEP_S
+from lam_ros.urdf import moving_joints, read_urdf
 
 # A camera of MuJoCo looks along -z with y up, a sensor of Gazebo along x with z up: Gazebo's axes in MuJoCo's.
 GAZEBO_CAMERA = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, 1.0], [-1.0, 0.0, 0.0]])
@@ -40,26 +40,8 @@ SHAPES = {
 }
 
 
-@dataclass(frozen=True)
-class UrdfLimit:
-    """What MuJoCo drops of a URDF's joint: effort in N·m or N, velocity in rad/s or m/s."""
-
-    effort: float
-    velocity: float
-
-
 def world_name(task: str) -> str:
     return f"lam_{task}"
-
-
-def urdf_limits(urdf: Path) -> dict[str, UrdfLimit]:
-    """Effort and velocity of each joint that has limits."""
-    found = {}
-    for joint in ElementTree.parse(urdf).getroot().iterfind("joint"):
-        limit = joint.find("limit")
-        if limit is not None:
-            found[joint.get("name", "")] = UrdfLimit(float(limit.get("effort", "0")), float(limit.get("velocity", "0")))
-    return found
 
 
 def _text(parent: ElementTree.Element, tag: str, text: object, **attributes: str) -> ElementTree.Element:
@@ -107,7 +89,7 @@ class _World:
         self._data = mujoco.MjData(self._model)
         self._made.shuffle(self._model, self._data, np.random.default_rng(0))
         mujoco.mj_forward(self._model, self._data)
-        self._limits = urdf_limits(urdf_path(robot, robot_file))
+        self._limits = moving_joints(read_urdf(urdf_path(robot, robot_file)))
         self._names = [self._model.body(i).name for i in range(self._model.nbody)]
         self._roots = [i for i in range(1, self._model.nbody) if self._model.body_parentid[i] == 0]
 
@@ -245,7 +227,7 @@ class _World:
             _text(plugin, "use_velocity_commands", "true")
             _text(plugin, "p_gain", 1.0)
             for tag, sign in (("cmd_max", 1.0), ("cmd_min", -1.0)):
-                _text(plugin, tag, sign * self._limits[joint].velocity)
+                _text(plugin, tag, sign * (self._limits[joint].velocity or 0.0))
 
     @property
     def driven(self) -> list[str]:
@@ -271,7 +253,7 @@ class _World:
         for tag, value in zip(("lower", "upper"), model.jnt_range[number], strict=True):
             _text(limit, tag, float(value))
         _text(limit, "effort", self._limits[name].effort)
-        _text(limit, "velocity", self._limits[name].velocity)
+        _text(limit, "velocity", self._limits[name].velocity or 0.0)
         dynamics = ElementTree.SubElement(axis, "dynamics")
         _text(dynamics, "damping", float(model.dof_damping[dof]))
         _text(dynamics, "friction", float(model.dof_frictionloss[dof]))
