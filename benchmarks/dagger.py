@@ -105,6 +105,9 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=10, help="episodes of a round")
     parser.add_argument("--scale", type=float, default=0.5, help="of config/train.yaml's steps, at first")
     parser.add_argument("--finer", type=float, default=0.2, help="likewise, of each fine-tuning")
+    parser.add_argument(
+        "--weight", type=float, default=training_settings(None).corrections, help="of a takeover's ticks"
+    )
     parser.add_argument("--episodes", type=int, default=100, help="of the comparison")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, help="JSON file")
@@ -119,7 +122,7 @@ def main() -> None:
         train(teacher.dataset(plain, "base"), scaled(settings, arguments.scale), base)
         Console().print("trained the first policy")
         arms: dict[str, tuple[Path, list[Demonstration]]] = {"corrections": (base, []), "plain": (base, [])}
-        finer = scaled(settings, arguments.finer)
+        finer = dataclasses.replace(scaled(settings, arguments.finer), corrections=arguments.weight)
         for number in range(1, arguments.rounds + 1):
             for name, (policy_file, more) in arms.items():
                 policy = load_policy(policy_file, teacher.robot) if name == "corrections" else None
@@ -143,6 +146,7 @@ def main() -> None:
         "episodes_each_round": each,
         "steps_first_and_each_round": [arguments.scale, arguments.finer],
         "human_ticks": ticks,
+        "weight_of_a_takeovers_tick": arguments.weight,
         "succeeded": {name: f"{one.successes} of {one.episodes}" for name, one in found.items()},
         "wilson_95": {name: wilson_interval(one.successes, one.episodes) for name, one in found.items()},
         "corrections_less_plain": {"rate": difference.rate, "interval_95": difference.interval},
