@@ -125,6 +125,11 @@ def test_each_finding_is_graded_and_said(changes: dict[str, float], grade: str, 
     assert verdict.findings == (() if finding is None else (finding,))
 
 
+def test_a_change_of_driver_is_no_fault_of_what_was_sent() -> None:
+    """A policy's commands bear the stamps of images, a human's their own: at a takeover they jump."""
+    assert judge({"/left/lam/command": good(backwards=1, duplicates=2)}, ()).grade == "PASS"
+
+
 @pytest.mark.parametrize("topics", [{}, {"/a": good(count=0, rate_hz=0.0)}])
 def test_a_required_topic_that_never_came_fails(topics: dict[str, TopicReport]) -> None:
     verdict = judge(topics, ("/a",))
