@@ -223,7 +223,7 @@ def test_an_empty_training_file_means_the_defaults(tmp_path: Path) -> None:
     [
         ({"action_steps": 0}, "steps, batch sizes and views must be at least 1"),
         ({"validation_share": 1.0}, r"validation_share is 1\.0; it must lie between 0 and 1"),
-        ({"learning_rate": 0}, "learning_rate, together_rate and clip_norm must be above 0"),
+        ({"learning_rate": 0}, "learning_rate, together_rate, clip_norm and corrections must be above 0"),
         ({"policy": {"image_size": [8, 96]}}, r"policy: image_size is \[8, 96\]; .* at least 24 x 24"),
         (
             {"policy": {"encoder": "resnet"}},

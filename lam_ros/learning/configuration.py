@@ -74,7 +74,7 @@ class TrainConfig:
     ema: float = 0.0
     patience: int = 0
     validation_share: float = 0.08
-    corrections: float = 4.0
+    corrections: float = 1.0
     destination_weight: float = 1.0
     way_weight: float = 0.0
     contact_weight: float = 0.0
