@@ -16,14 +16,13 @@ from lam_ros.control.limits import MotionLimits
 from lam_ros.demonstrations.storage import GIGABYTE, room_for_takes
 from lam_ros.errors import LamError
 from lam_ros.policy.checkpoint import load_policy
-from lam_ros.policy.runtime import Runtime
+from lam_ros.policy.probe import unanswering_joints
 
 Level = Literal["ok", "warning", "failure"]
 SHARED_MEMORY = Path("/dev/shm")
 LEAST_SHARED_MEMORY = 128 << 20  # Docker gives 64 MB, which a few 640x480 frames of several subscribers fill
 GOVERNORS = "sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
 UNUSUAL = 4.0  # spreads from the mean of the demonstrations: as good as never seen
-TRIALS, CONSTANT = 8, 1e-3  # of an answer, as a share of the joint's range: the same whatever is shown
 
 
 @dataclass(frozen=True)
@@ -162,19 +161,3 @@ def look_at_checkpoint(file: Path, robot: RobotConfig, state: np.ndarray | None 
             if away[i] > UNUSUAL
         ]
     return findings
-
-
-def unanswering_joints(runtime: Runtime, robot: RobotConfig) -> list[str]:
-    """The joints for which a policy says the same whatever it is shown: random pictures, states within the limits."""
-    rng = np.random.default_rng(0)
-    width, height = runtime.config.image_size
-    states = rng.uniform(*robot.position_limits, (TRIALS, len(robot.joints))).astype(np.float32)
-    said = []
-    for state in states:
-        pictures = rng.integers(0, 256, (len(robot.cameras), height, width, 3), dtype=np.uint8)
-        features = np.concatenate([runtime.perceive(i, picture) for i, picture in enumerate(pictures)])
-        target = runtime.step(features, state, None)[0][0]
-        said.append(target - state if runtime.config.targets == "relative" else target)
-    lower, upper = robot.position_limits
-    is_same = np.ptp(said, axis=0) < CONSTANT * (upper - lower)
-    return [name for name, same in zip(robot.joint_names, is_same, strict=True) if same]

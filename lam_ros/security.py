@@ -334,6 +334,7 @@ def make_keystore(robot: RobotConfig, folder: Path, namespace: str, domain: int 
         ConfigError: see ``Keystore``.
     """
     keystore = Keystore(folder, domain, encrypted)
-    for name, policy in policies(robot).items():
+    allowed = policies(robot)
+    for name, policy in allowed.items():
         keystore.add(name, *dds_topics(policy, namespace))
-    return list(policies(robot))
+    return list(allowed)

@@ -17,7 +17,7 @@ from lam_ros.config import RobotConfig, load_robot
 from lam_ros.demonstrations.alignment import load_dataset
 from lam_ros.demonstrations.dataset import mixed
 from lam_ros.demonstrations.episode import Episode, sealed_folders
-from lam_ros.errors import BringUpError, ConfigError, TrainingError
+from lam_ros.errors import BringUpError, TrainingError
 from lam_ros.learning.configuration import TrainConfig
 from lam_ros.learning.corrections import Comparison, compared, held_out
 
@@ -138,5 +138,5 @@ def _swap(file: Path) -> None:
     try:
         steps.swap(file)
         console.print(f"perception and action run {file}; `lam swap --back` undoes it.")
-    except (BringUpError, ConfigError) as error:
+    except BringUpError as error:
         console.print(f"[yellow]{escape(str(error))}[/] `lam swap --checkpoint {file}` once they run.", soft_wrap=True)

@@ -18,11 +18,11 @@ from rclpy.parameter import Parameter
 
 from lam_ros.config import RobotConfig
 from lam_ros.contract import Features
-from lam_ros.doctor import unanswering_joints
 from lam_ros.errors import ConfigError, LamError
 from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, resolve
 from lam_ros.policy.checkpoint import digest, load_policy, read_info
 from lam_ros.policy.policy import Policy
+from lam_ros.policy.probe import unanswering_joints
 
 WARM_UP_TICKS = 5
 ADOPT_PERIOD_S = 0.05  # how soon a policy that has been loaded is taken up
