@@ -4,8 +4,9 @@
 
 Measured in one run, one after the other: bare transport of the frames to one subscriber; the networks alone, in
 process; the three nodes composed in one process; the three nodes as three processes. The networks and the composed
-nodes once with the checkpoint in torch, once exported to ONNX Runtime. Cameras and joint states come from a process of
-their own. Frames are counted: published, used, dropped on purpose, lost.
+nodes once with the checkpoint in torch, once exported to ONNX Runtime. What the gate adds: perception and action
+composed without it, up to lam/policy_command, in turn with all three, --turns times. Cameras and joint states come from
+a process of their own. Frames are counted: published, used, dropped on purpose, lost.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from lam_ros.bringup import NODES, Process, Supervisor, node_environment
+from lam_ros.bringup import NODES, Command, NodeSpec, Process, Supervisor, node_environment
 from lam_ros.cli.console import isolated_ros
 from lam_ros.config import load_robot
 from lam_ros.contract import Contract
@@ -39,6 +40,7 @@ from lam_ros.share import share_path
 
 WIDTH, HEIGHT, RATE_HZ, JOINT_HZ = 640, 480, 30.0, 100.0
 WARM_UP_S = 3.0
+COMPOSED, SEPARATE, UNGATED = ("composed",), ("gate", "action", "perception"), ("ungated",)
 
 
 def write_robot(folder: Path) -> Path:
@@ -115,6 +117,22 @@ def cameras_role(robot_file: str, seconds: float) -> None:
     executor.shutdown(timeout_sec=1.0)
     node.destroy_node()
     rclpy.try_shutdown()
+
+
+def ungated_role(arguments: list[str]) -> None:
+    """Perception and action in one process, as they are composed, and nobody to hand commands to."""
+    import cv2
+
+    from lam_ros.nodes.action import ActionNode
+    from lam_ros.nodes.base import run
+    from lam_ros.nodes.perception import PerceptionNode
+
+    def connect(action: ActionNode, perception: PerceptionNode) -> None:
+        perception.hand_over, action.is_fed = action.take, True
+
+    keep_memory()
+    cv2.setNumThreads(1)
+    sys.exit(run([ActionNode, PerceptionNode], arguments, connect))
 
 
 def start_cameras(robot_file: Path, seconds: float) -> subprocess.Popen[str]:
@@ -211,16 +229,23 @@ def measure_networks(robot_file: Path, checkpoint: Path, ticks: int = 300) -> di
     return {name: float(np.percentile(settled, share)) for name, share in (("p50_ms", 50), ("p99_ms", 99))}
 
 
-def measure_nodes(robot_file: Path, checkpoint: Path, composed: bool, seconds: float) -> dict[str, float]:
-    """Age of the answered image at the arrival of lam/command."""
+def measure_nodes(robot_file: Path, checkpoint: Path, names: tuple[str, ...], seconds: float) -> dict[str, float]:
+    """Age of the answered image at the arrival of lam/command; of lam/policy_command where there is no gate."""
     from sensor_msgs.msg import JointState
 
     parameters = {"robot": str(robot_file), "autostart": True}
     policy = {**parameters, "checkpoint": str(checkpoint)}
-    names = ("composed",) if composed else ("gate", "action", "perception")
-    processes = [Process(NODES[name], policy if name != "gate" else parameters) for name in names]
-    listener = Listener(JointState, ["lam/command"])
-    with Supervisor(lambda name, line: print(f"[{name}] {line}", file=sys.stderr)) as supervisor:
+    processes = [Process(NODES[name], policy if name != "gate" else parameters) for name in names if name in NODES]
+    if names == UNGATED:
+        ros = Process(NODES["action"], policy).arguments()
+        words = (sys.executable, __file__, "--role", "ungated", *ros[ros.index("--ros-args") :])
+        processes.append(Command(NodeSpec("ungated", (), "perception and action, and no gate"), words=words))
+    listener = Listener(JointState, ["lam/policy_command" if names == UNGATED else "lam/command"])
+    environment = {
+        **node_environment(),
+        "OMP_NUM_THREADS": "1",
+    }  # as every node sets for itself
+    with Supervisor(lambda name, line: print(f"[{name}] {line}", file=sys.stderr), environment) as supervisor:
         supervisor.start(processes)
         ready = time.monotonic() + 120
         listener.listen(lambda: "features published" not in listener.figures and time.monotonic() < ready)
@@ -241,16 +266,20 @@ def measure_nodes(robot_file: Path, checkpoint: Path, composed: bool, seconds: f
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=20.0, help="length of each measurement")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    parser.add_argument("--role", choices=["cameras"], help=argparse.SUPPRESS)
-    parser.add_argument("--robot", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.role:
-        cameras_role(arguments.robot, arguments.seconds)
-        return
+def measure_gate(robot_file: Path, checkpoint: Path, seconds: float, turns: int) -> dict[str, dict[str, float]]:
+    """Composed with the gate and without, in turn: of each the median over the turns, and what the gate adds."""
+    rows: dict[tuple[str, ...], list[dict[str, float]]] = {UNGATED: [], COMPOSED: []}
+    for _ in range(turns):
+        for names, measured in rows.items():
+            measured.append(measure_nodes(robot_file, checkpoint, names, seconds))
+    without, with_gate = (
+        {key: float(np.median([row[key] for row in measured])) for key in measured[0]} for measured in rows.values()
+    )
+    added = {key: with_gate[key] - without[key] for key in ("p50_ms", "p99_ms")}
+    return {"composed without the gate": without, "composed, in turn with it": with_gate, "the gate adds": added}
+
+
+def measure(seconds: float, turns: int, out: Path | None) -> None:
     with isolated_ros(), tempfile.TemporaryDirectory() as folder:
         os.environ.update(node_environment())
         keep_memory()  # as every node does: the bare cost of transport is measured with the same allocator
@@ -258,12 +287,13 @@ def main() -> None:
         checkpoint = write_checkpoint(Path(folder), robot_file)
         exported = write_exported(Path(folder), checkpoint)
         figures = {
-            "transport alone": measure_transport(robot_file, arguments.seconds),
+            "transport alone": measure_transport(robot_file, seconds),
             "networks alone, torch": measure_networks(robot_file, checkpoint),
             "networks alone, ONNX Runtime": measure_networks(robot_file, exported),
-            "composed, torch": measure_nodes(robot_file, checkpoint, True, arguments.seconds),
-            "composed, ONNX Runtime": measure_nodes(robot_file, exported, True, arguments.seconds),
-            "three processes, ONNX Runtime": measure_nodes(robot_file, exported, False, arguments.seconds),
+            "composed, torch": measure_nodes(robot_file, checkpoint, COMPOSED, seconds),
+            "composed, ONNX Runtime": measure_nodes(robot_file, exported, COMPOSED, seconds),
+            "three processes, ONNX Runtime": measure_nodes(robot_file, exported, SEPARATE, seconds),
+            **measure_gate(robot_file, exported, seconds, turns),
         }
     result = {
         "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
@@ -279,8 +309,26 @@ def main() -> None:
         )  # fmt: skip
     Console().print(table)
     print(json.dumps(result, indent=2))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2))
+    if out:
+        out.write_text(json.dumps(result, indent=2))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of each measurement")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--turns", type=int, default=3, help="how often what the gate adds is measured")
+    parser.add_argument("--role", choices=["cameras", "ungated"], help=argparse.SUPPRESS)
+    parser.add_argument("--robot", help=argparse.SUPPRESS)
+    arguments, for_ros = parser.parse_known_args()
+    if arguments.role == "cameras":
+        cameras_role(arguments.robot, arguments.seconds)
+    elif arguments.role == "ungated":
+        ungated_role(for_ros)
+    elif for_ros:
+        parser.error(f"unknown arguments: {' '.join(for_ros)}")
+    else:
+        measure(arguments.seconds, arguments.turns, arguments.json)
 
 
 if __name__ == "__main__":

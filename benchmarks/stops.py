@@ -266,6 +266,7 @@ def main() -> None:
     figures: dict[str, Any] = {"staleness_ms": 1e3 * load_robot("desk_arm").gate.staleness_s}
     table = Table("stopped", "rounds", "driven ms, median", "at most", "rest ms, median", "at most", "largest step")
     with isolated_ros(), tempfile.TemporaryDirectory() as folder:
+        os.environ.update(node_environment())  # with 512 KB of shared memory, killed subscribers end in silence
         checkpoint = write_checkpoint(Path(folder))
         for case in track(arguments.cases, "cases"):
             rounds = one_case(case, arguments.rounds, checkpoint)

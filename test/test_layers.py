@@ -41,3 +41,8 @@ def test_the_core_imports_without_ros() -> None:
     imported = done.stdout.split()
     for module in ("policy.policy", "control.gate", "demonstrations.episode", "learning.training", "cli.main"):
         assert f"lam_ros.{module}" in imported
+
+
+def test_the_command_line_comes_up_without_torch() -> None:
+    check = "import sys, lam_ros.cli.main; sys.exit(any(name in sys.modules for name in ('torch', 'mujoco', 'rclpy')))"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

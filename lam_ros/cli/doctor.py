@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -14,8 +14,10 @@ from rich.markup import escape
 
 from lam_ros.bringup import node_environment, require_ros
 from lam_ros.cli.console import DEFAULT_ROBOT, Robot, console, friendly_errors, progress
-from lam_ros.doctor import Finding, look_at_checkpoint, look_at_machine, look_at_robot
 from lam_ros.errors import BringUpError
+
+if TYPE_CHECKING:
+    from lam_ros.doctor import Finding
 
 MARKS = {"ok": "[green]✔[/]", "warning": "[yellow]▲[/]", "failure": "[red]✘[/]"}
 
@@ -36,6 +38,8 @@ def doctor(
     heard: topics, types, rates, QoS, clocks, pictures, who commands the arm; and it measures whether images of your
     cameras' size and rate get from one process to another here. It commands nothing. Exit code 1 where something fails.
     """
+    from lam_ros.doctor import look_at_checkpoint, look_at_machine, look_at_robot
+
     with friendly_errors():
         described, findings = look_at_robot(robot)
         findings += look_at_machine(out)
@@ -60,6 +64,8 @@ def doctor(
 
 
 def _heard(robot: str, seconds: float) -> tuple[list[Finding], np.ndarray | None]:
+    from lam_ros.doctor import Finding
+
     try:
         require_ros()
     except BringUpError as error:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -18,8 +18,10 @@ from lam_ros.demonstrations.alignment import load_dataset
 from lam_ros.demonstrations.dataset import mixed
 from lam_ros.demonstrations.episode import Episode, sealed_folders
 from lam_ros.errors import BringUpError, TrainingError
-from lam_ros.learning.configuration import TrainConfig
-from lam_ros.learning.corrections import Comparison, compared, held_out
+
+if TYPE_CHECKING:
+    from lam_ros.learning.configuration import TrainConfig
+    from lam_ros.learning.corrections import Comparison
 
 LOOK_S = 1.0
 NICE = 10  # training must not take cores from the nodes that drive the arm
@@ -98,6 +100,7 @@ def improved(
         CheckpointError, EpisodeError, TrainingError: what is there cannot be used; the current policy goes on.
     """
     from lam_ros.cli import steps
+    from lam_ros.learning.corrections import compared, held_out
     from lam_ros.learning.training import train
     from lam_ros.policy.checkpoint import load_policy, read_info
 

@@ -200,9 +200,11 @@ def measure_latency(
         os.environ.update(node_environment())
         with Supervisor(log) as supervisor:
             supervisor.start(processes)
-            from lam_ros.nodes.calibration import CalibrationNode, calibrating
+            from lam_ros.nodes.base import spinning
+            from lam_ros.nodes.calibration import CalibrationNode
 
-            with calibrating(partial(CalibrationNode, joint, amplitude, seconds), robot, simulated) as (node, spin):
+            make, moment_s = partial(CalibrationNode, joint, amplitude, seconds), 0.005
+            with spinning(make, moment_s, robot=robot, use_sim_time=simulated) as (node, spin):
 
                 def spin_and_check() -> None:
                     spin()

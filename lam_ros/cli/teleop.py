@@ -39,9 +39,10 @@ def check_command(
 
     with friendly_errors():
         require_ros()
-        from lam_ros.nodes.teleop_check import checking
+        from lam_ros.nodes.base import spinning
+        from lam_ros.nodes.teleop_check import TeleopCheck
 
-        with checking(robot, source) as (node, spin):
+        with spinning(TeleopCheck, 0.02, robot=robot, source=source) as (node, spin):
             began = drawn = time.monotonic()
             try:
                 with Live(_screen(node), console=console, auto_refresh=False) as live:

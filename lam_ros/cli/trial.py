@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +23,6 @@ from lam_ros.demonstrations.episode import Episode, open_episode
 from lam_ros.errors import ConfigError
 from lam_ros.images import read_frame
 from lam_ros.learning.trials import Ending, Ledger, Turn, order
-from lam_ros.policy.checkpoint import digest, read_info
 
 KEYS = "space begin   + success   - failure   q end, and go on another time"
 NO_TERMINAL = "trials are controlled by keys and need a terminal."
@@ -52,6 +51,8 @@ def trial(
     failed. The nodes are started by this command, all but your drivers and your teleoperation; between trials no policy
     drives. The same command goes on where an interrupted comparison stopped.
     """
+    from lam_ros.policy.checkpoint import digest, read_info
+
     with friendly_errors():
         require_ros()
         described = load_robot(robot)
@@ -64,13 +65,13 @@ def trial(
         turns = order(len(names), trials, seed)
         if len(ledger.turns) < len(turns):
             options = Options(robot, str(checkpoints[0]), task, str(out / "episodes"), simulated)
-            _perform(options, checkpoints, turns, ledger, seconds, described, out)
+            _perform(options, dict(zip(names, checkpoints, strict=True)), turns, ledger, seconds, described, out)
         _tell(checkpoints, names, ledger)
 
 
 def _perform(
     options: Options,
-    checkpoints: Sequence[Path],
+    checkpoints: Mapping[str, Path],
     turns: Sequence[int],
     ledger: Ledger,
     seconds: float,
@@ -95,9 +96,9 @@ def _perform(
                 console.print(f"[bold]trial {number + 1} of {len(turns)}[/]: set the scene, then press space")
                 if _key(keys, conductor, " q") == "q":
                     return
-                file = checkpoints[turns[number]]
-                conductor.swap_checkpoint(str(file.resolve()), digest(file))
-                turn = _one(conductor, keys, number, digest(file), seconds)
+                name, file = list(checkpoints.items())[turns[number]]
+                conductor.swap_checkpoint(str(file.resolve()), name)
+                turn = _one(conductor, keys, number, name, seconds)
                 ledger.add(turn)
                 console.print(f"trial {number + 1}: {turn.ending}, {turn.seconds:.1f} s")
                 if turn.ending != "success":

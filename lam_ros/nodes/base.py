@@ -6,19 +6,20 @@ import contextlib
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from rclpy.time import Time
@@ -30,8 +31,8 @@ from lam_ros.nodes.middleware import is_deaf, restart
 
 if TYPE_CHECKING:
     from rclpy.context import Context
-    from rclpy.impl.implementation_singleton import rclpy_implementation
-from rclpy.executors import Executor
+
+NodeType = TypeVar("NodeType", bound=Node)
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 DIAGNOSTICS_PERIOD_S = 1.0
@@ -307,6 +308,28 @@ def make_executor(context: Context | None = None) -> Executor:
     except ImportError:
         return SingleThreadedExecutor(context=context)
     return EventsExecutor(context=context) if context is not None else EventsExecutor()
+
+
+@contextlib.contextmanager
+def spinning(
+    make: Callable[..., NodeType], moment_s: float = 0.05, **parameters: Any
+) -> Iterator[tuple[NodeType, Callable[[], None]]]:
+    """A node in the process of a command, with rclpy around it, and a function that lets messages arrive for a moment.
+
+    Args:
+        make: of the node, given ``parameter_overrides``.
+        parameters: the node's.
+    """
+    # Without rclpy's handlers Ctrl-C is a KeyboardInterrupt, which every command answers in one sentence.
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    executor = make_executor()
+    try:
+        node = make(parameter_overrides=[Parameter(name, value=value) for name, value in parameters.items()])
+        executor.add_node(node)
+        yield node, lambda: executor.spin_once(timeout_sec=moment_s)
+    finally:
+        executor.shutdown(timeout_sec=1.0)
+        rclpy.try_shutdown()
 
 
 def run(

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
-import rclpy
-from rclpy.parameter import Parameter
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Bool
 
@@ -19,7 +15,7 @@ from lam_ros.contract import NANOSECONDS
 from lam_ros.control.latency import Delay, components_of, excitation, find_delay
 from lam_ros.errors import BringUpError, ConfigError, LamError
 from lam_ros.images import scale_image
-from lam_ros.nodes.base import PlainNode, make_executor, stamp_to_ns
+from lam_ros.nodes.base import PlainNode, stamp_to_ns
 from lam_ros.nodes.images import to_rgb, view
 from lam_ros.nodes.joints import joint_message
 from lam_ros.nodes.qos import COMMAND, LATCHED, SENSOR, STREAM
@@ -156,21 +152,3 @@ class CalibrationNode(PlainNode):
             return find_delay(times_s, positions, seen_s, reduce(np.stack(seen)))
         except ConfigError as error:
             return str(error)
-
-
-@contextlib.contextmanager
-def calibrating(
-    make: Callable[..., CalibrationNode], robot: str, use_sim_time: bool
-) -> Iterator[tuple[CalibrationNode, Callable[[], None]]]:
-    """A calibration node and a function that lets messages arrive for a moment, with rclpy around them."""
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)  # Ctrl-C stays a KeyboardInterrupt
-    executor = make_executor()
-    try:
-        node = make(
-            parameter_overrides=[Parameter("robot", value=robot), Parameter("use_sim_time", value=use_sim_time)]
-        )
-        executor.add_node(node)
-        yield node, lambda: executor.spin_once(timeout_sec=0.005)
-    finally:
-        executor.shutdown(timeout_sec=1.0)
-        rclpy.try_shutdown()

@@ -9,12 +9,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import rclpy
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
-from lam_ros.nodes.base import make_executor, stamp_to_ns, type_name
+from lam_ros.nodes.base import spinning, stamp_to_ns, type_name
 from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES
 from lam_ros.nodes.qos import SENSOR
 from lam_ros.robot_init import Found, FoundCamera
@@ -112,15 +110,9 @@ def _camera(topic: str, heard: _Heard, is_raw: bool) -> FoundCamera | None:
 
 def look_around(seconds: float, joints: Sequence[str], report: Callable[[float], None] = lambda done: None) -> Found:
     """Listen for some seconds of wall time; ``report`` is told the share that is over."""
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = DiscoveryNode()
-        executor = make_executor()
-        executor.add_node(node)
+    with spinning(DiscoveryNode) as (node, spin):
         began = time.monotonic()
         while (spent := time.monotonic() - began) < seconds:
-            executor.spin_once(timeout_sec=0.05)
+            spin()
             report(min(1.0, spent / seconds))
         return node.found(joints)
-    finally:
-        rclpy.try_shutdown()

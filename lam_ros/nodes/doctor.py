@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from rclpy.parameter import Parameter
-from rclpy.signals import SignalHandlerOptions
 
 from lam_ros.demonstrations.preflight import Heard, preflight
 from lam_ros.demonstrations.wire import decode, header_stamp_ns
 from lam_ros.doctor import Finding, Level
 from lam_ros.errors import LamError
 from lam_ros.images import view_image
-from lam_ros.nodes.base import PlainNode, make_executor
+from lam_ros.nodes.base import PlainNode, spinning
 from lam_ros.nodes.intake import Intake, Wanted
 from lam_ros.nodes.transport import Measured, Receiver
 
@@ -175,20 +173,14 @@ def listen(
     Returns:
         What was found, and where the arm is measured (J,), if it is.
     """
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = DoctorNode(parameter_overrides=[Parameter("robot", value=robot)])
-        executor = make_executor()
-        executor.add_node(node)
+    with spinning(DoctorNode, robot=robot) as (node, spin):
         try:
             began = time.monotonic()
             while (spent := time.monotonic() - began) < seconds or (
                 spent < seconds + PATIENCE_S and not node.transport.has_enough
             ):
-                executor.spin_once(timeout_sec=0.05)
+                spin()
                 report(min(1.0, spent / seconds))
             return node.findings(), node.state()
         finally:
             node.close()
-    finally:
-        rclpy.try_shutdown()

@@ -12,7 +12,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
-from lam_ros.contract import Features
+from lam_ros.contract import Features, seconds_to_ns
 from lam_ros.demonstrations.alignment import Tick, TickAssembler
 from lam_ros.errors import LamError
 from lam_ros.images import CompressedView, ImageView
@@ -21,6 +21,9 @@ from lam_ros.nodes.images import features_message, image_message, to_rgb, view
 from lam_ros.nodes.policy import Loaded, PolicyNode
 from lam_ros.nodes.qos import SENSOR, STREAM
 from lam_ros.policy.explain import draw_attention
+
+UNHEARD = "where `ros2 topic hz` hears nothing either, start that driver again (docs/first-robot.md: Nothing arrives)."
+SILENCE_S, SILENCE_TICKS = 1.0, 5  # a camera that has sent nothing for so long, whichever is longer, is named
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class PerceptionNode(PolicyNode):
 
     def start(self) -> None:
         self._assembler = TickAssembler(self.robot)
+        self._silence_ns = seconds_to_ns(max(SILENCE_S, SILENCE_TICKS / self.robot.policy.rate_hz))
+        self._arrived_ns = dict.fromkeys(self.robot.cameras, self.now_ns())
 
     def run_with(self, loaded: Loaded) -> None:
         self._before, self._now = self._now, loaded
@@ -90,6 +95,7 @@ class PerceptionNode(PolicyNode):
     def _on_frame(self, camera: str, serialized: bytes) -> None:
         if not self.is_active:
             return
+        self._arrived_ns[camera] = self.now_ns()
         try:
             frame = view(serialized, self.robot.cameras[camera].transport == "compressed")
             seen = self._see(camera, frame) if self._assembler.is_due(camera, frame.stamp_ns) else None
@@ -121,12 +127,24 @@ class PerceptionNode(PolicyNode):
                 drawn = draw_attention(image, self._policy.attention(camera, image))
                 publisher.publish(image_message(drawn, tick.stamp_ns, self.robot.cameras[camera].frame_id))
 
-    def publish_diagnostics(self) -> None:
-        if self.is_active and self._published == 0 and self._refused == 0:
-            self._status["features"] = (WARN, "active, but no complete set of frames has arrived yet")
-        elif self._status.get("features", (OK, ""))[0] == WARN:
-            self._status["features"] = (OK, "features leave")
-        super().publish_diagnostics()
+    def _report(self) -> None:
+        if self.is_active:
+            self._look_at_cameras()
+        super()._report()
+
+    def _look_at_cameras(self) -> None:
+        """Name the cameras that are not heard, and what to do where somebody publishes them."""
+        overdue_ns = self.now_ns() - self._silence_ns
+        topics = {name: self.resolve_topic_name(c.subscribed_topic) for name, c in self.robot.cameras.items()}
+        silent = [topics[name] for name, at_ns in self._arrived_ns.items() if at_ns < overdue_ns]
+        unheard = [topic for topic in silent if self.count_publishers(topic)]
+        if unheard:
+            where = ", ".join(unheard)
+            self.note("cameras", WARN, f"nothing arrives from {where}, though it is published; {UNHEARD}")
+        elif silent:
+            self.note("cameras", WARN, f"nothing arrives from {', '.join(silent)}")
+        else:
+            self.note("cameras", OK, "every camera is heard")
 
     def _forget(self) -> None:
         for subscription in self._subscriptions_made:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import rclpy
 from geometry_msgs.msg import TwistStamped
-from rclpy.parameter import Parameter
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState, Joy
 
-from lam_ros.nodes.base import OK, make_executor
+from lam_ros.nodes.base import OK
 from lam_ros.nodes.teleop import TeleopNode, twist_numbers
 
 
@@ -79,17 +74,3 @@ class TeleopCheck(TeleopNode):
         said = "  ".join(f"{name} {value:+.3f}" for name, value in numbers)
         self.raw[described.topic] = f"{said}  in {message.header.frame_id or 'no frame'}"
         super()._on_twist(message)
-
-
-@contextlib.contextmanager
-def checking(robot: str, source: str) -> Iterator[tuple[TeleopCheck, Callable[[], None]]]:
-    """The node, and a function that lets messages arrive for a moment."""
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        overrides = [Parameter("robot", value=robot), Parameter("source", value=source)]
-        node = TeleopCheck(parameter_overrides=overrides)
-        executor = make_executor()
-        executor.add_node(node)
-        yield node, lambda: executor.spin_once(timeout_sec=0.02)
-    finally:
-        rclpy.try_shutdown()

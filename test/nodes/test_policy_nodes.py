@@ -17,7 +17,7 @@ from std_msgs.msg import Bool
 from lam_ros.contract import Features
 from lam_ros.images import pixels, rgb_from_image
 from lam_ros.nodes.action import ActionNode
-from lam_ros.nodes.base import stamp_to_ns
+from lam_ros.nodes.base import OK, stamp_to_ns
 from lam_ros.nodes.images import compressed_message, features_message
 from lam_ros.nodes.joints import joint_message
 from lam_ros.nodes.perception import PerceptionNode
@@ -75,6 +75,23 @@ def test_a_camera_of_another_size_is_refused(graph, arm, perception):
     arm.publish_frame("wrist", STAMP)
     graph.until(graph.said("perception", "camera front sent 64x48"))
     assert features == []
+
+
+def test_a_silent_camera_is_named_until_it_is_heard(graph, arm, perception):
+    stamps = itertools.count(STAMP, TICK)
+
+    def front_alone():
+        arm.publish_frame("front", next(stamps))
+        return graph.said("perception", "nothing arrives from /camera/wrist/image_raw, though it is published")()
+
+    def both():
+        stamp = next(stamps)
+        for camera in ("front", "wrist"):
+            arm.publish_frame(camera, stamp)
+        return perception._status["cameras"][0] == OK
+
+    graph.until(front_alone)
+    graph.until(both)
 
 
 def test_an_encoding_nobody_can_read_names_the_package_to_install(graph, arm, robot, perception):
