@@ -197,6 +197,11 @@ class Gate:
             )
         return not self._implausible
 
+    @property
+    def astray(self) -> str:
+        """What keeps the arm held until somebody looks: a joint that did not follow; empty where none."""
+        return self._astray
+
     def _name(self, joint: int) -> str:
         return self._rules.joints[joint] if self._rules.joints else str(joint)
 

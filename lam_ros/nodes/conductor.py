@@ -185,7 +185,7 @@ class Conductor:
             raise BringUpError(f"{error} {'; '.join(waits)}.") from None
 
     def run_episode(self) -> Outcome:
-        """Reset the table and wait for the episode's end."""
+        """Reset the table and wait for the episode's end. An arm that the gate holds as astray ends it, as a failure."""
         seed = self.call("simulation/reset")
 
         def over() -> bool:
@@ -194,11 +194,17 @@ class Conductor:
             values = {entry.key: entry.value for entry in status.values}
             return values.get("seed") == seed and status.message in ("success", "failure")
 
-        self._until(over, EPISODE_S, f"the end of the episode with seed {seed}")
+        def is_held() -> bool:
+            return bool(self.figures("gate").get("astray"))
+
+        self._until(lambda: over() or is_held(), EPISODE_S, f"the end of the episode with seed {seed}")
+        if is_held():  # in a simulator nobody is to look at it before the next table
+            self.call("lam/reset_estop")
+            self._until(lambda: not is_held(), READY_S, "the gate to let go of the arm")
         assert self._status is not None
         values = {entry.key: entry.value for entry in self._status.values}
         latencies = tuple(float(text) for text in values["latencies_ms"].split())
-        succeeded = self._status.message == "success"
+        succeeded = over() and self._status.message == "success"
         result = EpisodeResult(int(seed), succeeded, float(values["elapsed_s"]), int(values["unanswered"]))
         return Outcome(result, latencies)
 

@@ -57,6 +57,7 @@ class GateNode(LamNode):
         self.figure("driver", lambda: self._gate.driver.value)
         self.figure("commands sent", lambda: self._sent_count)
         self.figure("requests refused", lambda: self._refused_count)
+        self.figure("astray", lambda: self._gate.astray)
         self.figure("emergency stop", lambda: self._gate.is_stopped)
 
     def start(self) -> None:

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from lam_ros.bringup import Options, Supervisor, plan
+from lam_ros.cli import steps
 from lam_ros.errors import BringUpError
+from lam_ros.share import share_path
 
 HOLD_NS = 200_000_000
 
@@ -120,3 +123,16 @@ def test_a_node_that_cannot_configure_says_why(domain, restless, tmp_path):
     )
     assert ended.returncode == 1
     assert "rate_hz = 20, this robot has 10" in ended.stdout.replace("\n", " ")
+
+
+def test_an_arm_held_as_astray_fails_its_episode_and_the_next_one_goes_on(domain, tmp_path):
+    described = yaml.safe_load(share_path("config/desk_arm.yaml").read_text())
+    for joint in described["joints"].values():
+        joint["following_error"] = 0.004  # less than what its servos lag behind
+    robot = tmp_path / "strict.yaml"
+    robot.write_text(yaml.safe_dump(described, sort_keys=False))
+    told = []
+    performance = steps.perform(str(robot), "reach", None, 2, 7, tmp_path / "nodes.log", told.append)
+    assert [(result.seed, result.success) for result in performance.results] == [(7, False), (8, False)]
+    assert told == performance.results
+    assert "from where it was sent" in (tmp_path / "nodes.log").read_text()
