@@ -68,11 +68,12 @@ def look_at_robot(robot_file: str) -> tuple[RobotConfig | None, list[Finding]]:
     return robot, findings
 
 
-def look_at_machine(folder: Path, root: Path = Path("/")) -> list[Finding]:
+def look_at_machine(folder: Path, keep_free_gb: float = 1.0, root: Path = Path("/")) -> list[Finding]:
     """Processor, memory and disk.
 
     Args:
         folder: where demonstrations shall go.
+        keep_free_gb: of its disk that the recorder leaves alone.
         root: of the file system.
     """
     findings = []
@@ -109,13 +110,13 @@ def look_at_machine(folder: Path, root: Path = Path("/")) -> list[Finding]:
                 "in Docker: --shm-size=1g, or --ipc=host; else remove leftovers of killed nodes, /dev/shm/fast*",
             )
         )
-    room = room_for_takes(folder, 0)
-    if room.free_bytes < GIGABYTE:
+    room = room_for_takes(folder, round(keep_free_gb * GIGABYTE))
+    if room.usable_bytes <= 0:
         findings.append(
             Finding(
                 "failure",
                 f"{folder}: {room}",
-                "the recorder leaves the last GB alone (recorder.keep_free_gb), so that no take starts.",
+                f"the recorder leaves the last {keep_free_gb:g} GB alone (recorder.keep_free_gb), and starts no take.",
                 "free some space, or record elsewhere (--out)",
             )
         )

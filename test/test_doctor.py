@@ -58,10 +58,10 @@ def test_a_processor_that_clocks_down_is_told(tmp_path: Path) -> None:
     governor = tmp_path / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
     governor.parent.mkdir(parents=True)
     governor.write_text("powersave\n")
-    findings = look_at_machine(tmp_path, tmp_path)
+    findings = look_at_machine(tmp_path, root=tmp_path)
     assert "governor is powersave" in told(findings, "warning")
     governor.write_text("performance\n")
-    assert not told(look_at_machine(tmp_path, tmp_path), "warning")
+    assert not told(look_at_machine(tmp_path, root=tmp_path), "warning")
 
 
 def test_a_busy_machine_a_small_dev_shm_and_a_full_disk_are_told(
@@ -71,10 +71,11 @@ def test_a_busy_machine_a_small_dev_shm_and_a_full_disk_are_told(
     (tmp_path / "dev/shm").mkdir(parents=True)
     usage = type("Usage", (), {"free": 60 << 20})
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage)
-    findings = look_at_machine(tmp_path, tmp_path)
+    findings = look_at_machine(tmp_path, root=tmp_path)
     assert "99.0 processes wait for" in told(findings, "warning")
     assert "/dev/shm has 60 MB free" in told(findings, "warning")
     assert "0.1 GB free" in told(findings, "failure")
+    assert "0.1 GB free" in told(look_at_machine(tmp_path, 0.05, tmp_path), "ok")
 
 
 def test_a_policy_that_answers_is_well(checkpoint: Path, robot: RobotConfig) -> None:

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from lam_ros.bringup import node_environment, require_ros
 from lam_ros.cli.console import DEFAULT_ROBOT, Robot, console, friendly_errors, progress
+from lam_ros.config import RecorderConfig
 from lam_ros.errors import BringUpError
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def doctor(
 
     with friendly_errors():
         described, findings = look_at_robot(robot)
-        findings += look_at_machine(out)
+        recorder = RecorderConfig() if described is None else described.recorder
+        findings += look_at_machine(out, recorder.keep_free_gb)
         state = None
         if described is not None and seconds:
             heard, state = _heard(robot, seconds)

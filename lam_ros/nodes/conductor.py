@@ -185,7 +185,7 @@ class Conductor:
             raise BringUpError(f"{error} {'; '.join(waits)}.") from None
 
     def run_episode(self) -> Outcome:
-        """Reset the table and wait for the episode's end. An arm that the gate holds as astray ends it, as a failure."""
+        """Reset the table and wait for the episode's end. An arm that the gate holds as astray ends it as a failure."""
         seed = self.call("simulation/reset")
 
         def over() -> bool:
