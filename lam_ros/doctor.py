@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 
 from lam_ros.config import RobotConfig, load_robot
 from lam_ros.control.limits import MotionLimits
@@ -22,6 +24,8 @@ Level = Literal["ok", "warning", "failure"]
 SHARED_MEMORY = Path("/dev/shm")
 LEAST_SHARED_MEMORY = 128 << 20  # Docker gives 64 MB, which a few 640x480 frames of several subscribers fill
 GOVERNORS = "sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
+NVIDIA = "dev/nvidia[0-9]*"
+THREADS = "OMP_NUM_THREADS"
 UNUSUAL = 4.0  # spreads from the mean of the demonstrations: as good as never seen
 
 
@@ -69,60 +73,86 @@ def look_at_robot(robot_file: str) -> tuple[RobotConfig | None, list[Finding]]:
 
 
 def look_at_machine(folder: Path, keep_free_gb: float = 1.0, root: Path = Path("/")) -> list[Finding]:
-    """Processor, memory and disk.
+    """Processor, threads, GPU, memory and disk.
 
     Args:
         folder: where demonstrations shall go.
         keep_free_gb: of its disk that the recorder leaves alone.
         root: of the file system.
     """
-    findings = []
+    return [*_processor(root), *_threads(), *_gpu(root), *_shared_memory(root), *_disk(folder, keep_free_gb)]
+
+
+def _processor(root: Path) -> Iterator[Finding]:
     cores = len(os.sched_getaffinity(0))
     busy = os.getloadavg()[0]
     if busy > cores:
-        findings.append(
-            Finding(
-                "warning",
-                f"{busy:.1f} processes wait for {cores} cores",
-                "commands come late when nodes wait for a core.",
-                "top: end what is not needed, or give nodes a core of their own (`taskset`)",
-            )
+        yield Finding(
+            "warning",
+            f"{busy:.1f} processes wait for {cores} cores",
+            "commands come late when nodes wait for a core.",
+            "top: end what is not needed, or give nodes a core of their own (`taskset`)",
         )
     else:
-        findings.append(Finding("ok", f"{cores} cores, {busy:.1f} of them busy"))
+        yield Finding("ok", f"{cores} cores, {busy:.1f} of them busy")
     slow = sorted({file.read_text().strip() for file in root.glob(GOVERNORS)} & {"powersave", "conservative"})
     if slow:
-        findings.append(
-            Finding(
-                "warning",
-                f"the processor's governor is {slow[0]}",
-                "it clocks down between ticks, and each tick starts slowly.",
-                "sudo cpupower frequency-set -g performance",
-            )
+        yield Finding(
+            "warning",
+            f"the processor's governor is {slow[0]}",
+            "it clocks down between ticks, and each tick starts slowly.",
+            "sudo cpupower frequency-set -g performance",
         )
-    shared = root / SHARED_MEMORY.relative_to("/")
-    if shared.is_dir() and shutil.disk_usage(shared).free < LEAST_SHARED_MEMORY:
-        findings.append(
-            Finding(
-                "warning",
-                f"/dev/shm has {shutil.disk_usage(shared).free >> 20} MB free",
-                "the middleware hands images over in it, and loses them when it is full.",
-                "in Docker: --shm-size=1g, or --ipc=host; else remove leftovers of killed nodes, /dev/shm/fast*",
-            )
+
+
+def _threads() -> Iterator[Finding]:
+    threads = os.environ.get(THREADS, "1")
+    if threads != "1":
+        yield Finding(
+            "warning",
+            f"{THREADS} is {threads}",
+            "several threads of one network contend with the cameras for cores; nodes take one where nothing is set.",
+            f"unset {THREADS}",
         )
-    room = room_for_takes(folder, round(keep_free_gb * GIGABYTE))
-    if room.usable_bytes <= 0:
-        findings.append(
-            Finding(
-                "failure",
-                f"{folder}: {room}",
-                f"the recorder leaves the last {keep_free_gb:g} GB alone (recorder.keep_free_gb), and starts no take.",
-                "free some space, or record elsewhere (--out)",
-            )
+
+
+def _gpu(root: Path) -> Iterator[Finding]:
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_properties(0)
+        yield Finding("ok", f"GPU {device.name}, {device.total_memory / GIGABYTE:.0f} GB")
+    elif any(root.glob(NVIDIA)):
+        yield Finding(
+            "warning",
+            f"there is an NVIDIA GPU, and torch {torch.__version__} cannot use it",
+            "training takes many times as long.",
+            "pip install torch, without +cpu; or nothing, if you train elsewhere: nodes run well on the processor",
         )
     else:
-        findings.append(Finding("ok", f"{folder}: {room}"))
-    return findings
+        yield Finding("ok", "no GPU: policies run and train on the processor")
+
+
+def _shared_memory(root: Path) -> Iterator[Finding]:
+    shared = root / SHARED_MEMORY.relative_to("/")
+    if shared.is_dir() and shutil.disk_usage(shared).free < LEAST_SHARED_MEMORY:
+        yield Finding(
+            "warning",
+            f"/dev/shm has {shutil.disk_usage(shared).free >> 20} MB free",
+            "the middleware hands images over in it, and loses them when it is full.",
+            "in Docker: --shm-size=1g, or --ipc=host; else remove leftovers of killed nodes, /dev/shm/fast*",
+        )
+
+
+def _disk(folder: Path, keep_free_gb: float) -> Iterator[Finding]:
+    room = room_for_takes(folder, round(keep_free_gb * GIGABYTE))
+    if room.usable_bytes > 0:
+        yield Finding("ok", f"{folder}: {room}")
+    else:
+        yield Finding(
+            "failure",
+            f"{folder}: {room}",
+            f"the recorder leaves the last {keep_free_gb:g} GB alone (recorder.keep_free_gb), and starts no take.",
+            "free some space, or record elsewhere (--out)",
+        )
 
 
 def look_at_checkpoint(file: Path, robot: RobotConfig, state: np.ndarray | None = None) -> list[Finding]:

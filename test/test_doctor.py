@@ -51,6 +51,7 @@ def test_a_yaml_that_cannot_be_used_is_a_failure() -> None:
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.os, "getloadavg", lambda: (0.1, 0.1, 0.1))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
 @pytest.mark.usefixtures("quiet")
@@ -62,6 +63,18 @@ def test_a_processor_that_clocks_down_is_told(tmp_path: Path) -> None:
     assert "governor is powersave" in told(findings, "warning")
     governor.write_text("performance\n")
     assert not told(look_at_machine(tmp_path, root=tmp_path), "warning")
+
+
+@pytest.mark.usefixtures("quiet")
+def test_many_threads_and_a_gpu_that_torch_cannot_use_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    monkeypatch.setattr(doctor.torch.cuda, "is_available", lambda: False)
+    assert "no GPU" in told(look_at_machine(tmp_path, root=tmp_path), "ok")
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/nvidia0").touch()
+    findings = look_at_machine(tmp_path, root=tmp_path)
+    assert "OMP_NUM_THREADS is 8" in told(findings, "warning")
+    assert "there is an NVIDIA GPU, and torch" in told(findings, "warning")
 
 
 def test_a_busy_machine_a_small_dev_shm_and_a_full_disk_are_told(

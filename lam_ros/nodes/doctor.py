@@ -95,7 +95,12 @@ class DoctorNode(PlainNode):
         for finding in found:
             why = "no policy can act without it." if finding.is_failure else "ticks are late or missing."
             level: Level = "failure" if finding.is_failure else "warning"
-            yield Finding(level, finding.sentence, why, "ros2 topic list; ros2 topic hz TOPIC")
+            yield Finding(
+                level,
+                finding.sentence,
+                why,
+                "ros2 topic list; ros2 topic hz TOPIC; docs/first-robot.md: Nothing arrives",
+            )
         for sentence in self._intake.incompatible():
             yield Finding(
                 "failure", sentence, "the one waits for what the other sends in vain.", "ros2 topic info -v TOPIC"
