@@ -28,7 +28,6 @@ from lam_ros.config import load_robot, urdf_path
 from lam_ros.contract import Contract
 from lam_ros.control.kinematics import Kinematics
 from lam_ros.demonstrations.dataset import Dataset, Demonstration, digest_of
-from lam_ros.learning.configuration import TrainConfig
 from lam_ros.learning.evaluation import Evaluation, paired_difference, wilson_interval
 from lam_ros.learning.rollouts import Trial, evaluate
 from lam_ros.learning.training import train
@@ -92,11 +91,6 @@ class Teacher:
         return Dataset(Contract.of(self.robot), self.task, ROBOT, demonstrations, digest_of([name]))
 
 
-def scaled(settings: TrainConfig, factor: float) -> TrainConfig:
-    steps = {name: max(1, round(factor * getattr(settings, name))) for name in ("perception_steps", "action_steps")}
-    return dataclasses.replace(settings, **steps)  # type: ignore[arg-type]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="push")
@@ -119,10 +113,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         base = folder / "base.safetensors"
-        train(teacher.dataset(plain, "base"), scaled(settings, arguments.scale), base)
+        train(teacher.dataset(plain, "base"), settings.scaled(arguments.scale), base)
         Console().print("trained the first policy")
         arms: dict[str, tuple[Path, list[Demonstration]]] = {"corrections": (base, []), "plain": (base, [])}
-        finer = dataclasses.replace(scaled(settings, arguments.finer), corrections=arguments.weight)
+        finer = dataclasses.replace(settings.scaled(arguments.finer), corrections=arguments.weight)
         for number in range(1, arguments.rounds + 1):
             for name, (policy_file, more) in arms.items():
                 policy = load_policy(policy_file, teacher.robot) if name == "corrections" else None

@@ -218,6 +218,12 @@ def test_an_empty_training_file_means_the_defaults(tmp_path: Path) -> None:
     assert load_train_config(file) == TrainConfig()
 
 
+def test_scaling_a_training_scales_each_stage_that_has_steps():
+    settings = TrainConfig(perception_steps=100, action_steps=3, together_steps=0)
+    assert settings.scaled(0.1) == TrainConfig(perception_steps=10, action_steps=1, together_steps=0)
+    assert TrainConfig(together_steps=40).scaled(0.5).together_steps == 20
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from lam_ros.cli.steps import training_settings
 from lam_ros.demonstrations.dataset import Dataset, chunk_targets
-from lam_ros.learning.configuration import TrainConfig
+from lam_ros.learning.configuration import STAGES, TrainConfig
 from lam_ros.learning.pretraining import pretrain
 from lam_ros.learning.training import train
 from lam_ros.policy.checkpoint import load_runtime
@@ -102,14 +102,14 @@ class Lam(Method):
             if allowed:
                 settings = fitted_to_budget(settings, dataset, 0.98 * allowed, Path(folder))
             else:
-                settings = scaled(settings, budget.steps / sum(getattr(settings, stage) for stage in STAGES))
+                settings = settings.scaled(budget.steps / sum(getattr(settings, stage) for stage in STAGES))
             while True:
                 began = time.process_time()
                 result = train(dataset, settings, Path(folder) / "policy.safetensors", pretrained=pretrained)
                 self.cpu_seconds = time.process_time() - began
                 if not allowed or self.cpu_seconds <= 1.03 * allowed:
                     break
-                settings = scaled(settings, 0.98 * allowed / self.cpu_seconds)
+                settings = settings.scaled(0.98 * allowed / self.cpu_seconds)
             self.steps = sum(getattr(settings, stage) for stage in STAGES)
             self._runtime, _ = load_runtime(result.checkpoint)
         self._limits = limits
@@ -160,13 +160,6 @@ ABLATIONS: dict[str, dict[str, object]] = {
 
 
 MEASURED_STEPS = 45
-STAGES = ("perception_steps", "action_steps", "together_steps")
-
-
-def scaled(settings: TrainConfig, factor: float) -> TrainConfig:
-    """The settings with that many times the steps; at least one in each stage that has any."""
-    steps = {stage: getattr(settings, stage) for stage in STAGES}
-    return dataclasses.replace(settings, **{stage: max(1, round(factor * n)) for stage, n in steps.items() if n})
 
 
 def fitted_to_budget(settings: TrainConfig, dataset: Dataset, cpu_seconds: float, folder: Path) -> TrainConfig:
@@ -184,7 +177,7 @@ def fitted_to_budget(settings: TrainConfig, dataset: Dataset, cpu_seconds: float
     # The first steps of a stage are dearer.
     each = {name: (ticks[-1] - ticks[MEASURED_STEPS // 3]) / (2 * MEASURED_STEPS // 3) for name, ticks in clock.items()}
     once = spent - sum(MEASURED_STEPS * cost for cost in each.values())
-    return scaled(settings, (cpu_seconds - once) / sum(getattr(settings, stage) * each[stage] for stage in stages))
+    return settings.scaled((cpu_seconds - once) / sum(getattr(settings, stage) * each[stage] for stage in stages))
 
 
 def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -221,12 +221,7 @@ def log_folder() -> Path:
 
 def training_settings(config: Path | None, steps_scale: float = 1.0) -> TrainConfig:
     """The training YAML, or the shipped one, with its optimiser steps scaled."""
-    settings = load_train_config(config or share_path("config/train.yaml"))
-    return dataclasses.replace(
-        settings,
-        perception_steps=max(1, round(settings.perception_steps * steps_scale)),
-        action_steps=max(1, round(settings.action_steps * steps_scale)),
-    )
+    return load_train_config(config or share_path("config/train.yaml")).scaled(steps_scale)
 
 
 def load_data(

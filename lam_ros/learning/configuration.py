@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +10,8 @@ from lam_ros.config import from_mapping, read_yaml
 from lam_ros.errors import ConfigError
 from lam_ros.learning.augmentation import Augmentation
 from lam_ros.policy.configuration import PolicyConfig
+
+STAGES = ("perception_steps", "action_steps", "together_steps")
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,11 @@ class TrainConfig:
         for name in ("ema", "state_dropout", "camera_dropout", "feature_dropout", "memory_dropout", "erase"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be from 0 to below 1.")
+
+    def scaled(self, factor: float) -> TrainConfig:
+        """These settings with that many times the optimiser steps; at least one in each stage that has any."""
+        steps = {stage: getattr(self, stage) for stage in STAGES}
+        return replace(self, **{stage: max(1, round(factor * count)) for stage, count in steps.items() if count})
 
     @property
     def augmentation(self) -> Augmentation:
