@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,7 @@ from lam_ros.config import RobotConfig, load_robot
 from lam_ros.control.limits import MotionLimits
 from lam_ros.demonstrations.storage import GIGABYTE, room_for_takes
 from lam_ros.errors import LamError
-from lam_ros.policy.checkpoint import load_policy
+from lam_ros.policy.checkpoint import load_policy, read_info
 from lam_ros.policy.probe import unanswering_joints
 
 Level = Literal["ok", "warning", "failure"]
@@ -27,6 +27,20 @@ GOVERNORS = "sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
 NVIDIA = "dev/nvidia[0-9]*"
 THREADS = "OMP_NUM_THREADS"
 UNUSUAL = 4.0  # spreads from the mean of the demonstrations: as good as never seen
+CLEARLY = 10.0  # grey levels of 255 by which colours must be nearer the other way round
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is measured now, as far as it is.
+
+    Attributes:
+        state: where the arm is (J,).
+        colours: mean red, green and blue (0 to 255) of each camera.
+    """
+
+    state: np.ndarray | None = None
+    colours: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -155,14 +169,15 @@ def _disk(folder: Path, keep_free_gb: float) -> Iterator[Finding]:
         )
 
 
-def look_at_checkpoint(file: Path, robot: RobotConfig, state: np.ndarray | None = None) -> list[Finding]:
-    """A policy: does it fit the robot, does it answer to what it sees, has it seen where the arm is?
+def look_at_checkpoint(file: Path, robot: RobotConfig, scene: Scene = Scene()) -> list[Finding]:
+    """A policy: does it fit the robot, does it answer to what it sees, has it seen such colours, and where the arm is?
 
     Args:
-        state: where the arm is measured (J,), if it is.
+        scene: what is measured now.
     """
+    state = scene.state
     try:
-        runtime = load_policy(file, robot).runtime
+        runtime, info = load_policy(file, robot).runtime, read_info(file)
     except LamError as error:
         why = "action and perception refuse it, and nothing moves."
         return [Finding("failure", str(error), why, "lam train, or give the robot YAML it was trained for")]
@@ -191,4 +206,22 @@ def look_at_checkpoint(file: Path, robot: RobotConfig, state: np.ndarray | None 
             for i, name in enumerate(robot.joint_names)
             if away[i] > UNUSUAL
         ]
+    both = info.colours.keys() & scene.colours.keys()
+    swapped = sorted(name for name in both if _are_swapped(scene.colours[name], info.colours[name]))
+    if swapped:
+        findings.append(
+            Finding(
+                "warning",
+                f"camera {', '.join(swapped)}: with red and blue exchanged the picture is nearer to the demonstrations",
+                "a policy that was shown a red cube does not find a blue one.",
+                "compare in rqt_image_view; a driver that says rgb8 and sends BGR must be told to say bgr8",
+            )
+        )
     return findings
+
+
+def _are_swapped(seen: tuple[float, ...], shown: tuple[float, ...]) -> bool:
+    """Whether colours (red, green, blue) are clearly nearer to those of the demonstrations once red and blue change
+    places; how bright either is does not count."""
+    here, there = (np.subtract(colour, np.mean(colour)) for colour in (seen, shown))
+    return bool(np.abs(here - there).max() > np.abs(here[::-1] - there).max() + CLEARLY)

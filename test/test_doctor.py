@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import yaml
 
 from lam_ros import doctor
 from lam_ros.config import RobotConfig
-from lam_ros.doctor import Finding, look_at_checkpoint, look_at_machine, look_at_robot
+from lam_ros.doctor import Finding, Scene, look_at_checkpoint, look_at_machine, look_at_robot
 from lam_ros.policy.checkpoint import load_network, save_checkpoint
 from lam_ros.share import share_path
 
@@ -124,9 +125,9 @@ def test_an_arm_where_no_demonstration_was_is_told(checkpoint: Path, robot: Robo
 
     file = damaged(checkpoint, learn_of_zero)
     away = np.zeros(7, np.float32)
-    assert not told(look_at_checkpoint(file, robot, away), "warning").count("joint")
+    assert not told(look_at_checkpoint(file, robot, Scene(away)), "warning").count("joint")
     away[2] = 1.0
-    warned = told(look_at_checkpoint(file, robot, away), "warning")
+    warned = told(look_at_checkpoint(file, robot, Scene(away)), "warning")
     assert "joint elbow is at 1.000; the demonstrations were at 0.000, give or take 0.100" in warned
 
 
@@ -134,3 +135,22 @@ def test_another_robots_policy_is_a_failure(checkpoint: Path, robot: RobotConfig
     other = dataclasses.replace(robot, joints=dict(list(robot.joints.items())[:6]))
     assert "joints" in told(look_at_checkpoint(checkpoint, other), "failure")
     assert told(look_at_checkpoint(checkpoint.with_name("gone"), robot), "failure")
+
+
+@pytest.mark.parametrize(
+    ("seen", "told_so"),
+    [
+        ((60.0, 100.0, 140.0), True),
+        ((90.0, 60.0, 20.0), False),
+        ((100.0, 100.0, 100.0), False),
+        ((99.0, 100.0, 103.0), False),
+    ],
+)
+def test_colours_the_wrong_way_round_are_told(
+    checkpoint: Path, robot: RobotConfig, seen: tuple[float, float, float], told_so: bool
+) -> None:
+    network, info = load_network(checkpoint)
+    save_checkpoint(checkpoint, network, replace(info, colours={"wrist": (140.0, 100.0, 60.0)}))
+    findings = look_at_checkpoint(checkpoint, robot, Scene(colours={"front": seen, "wrist": seen}))
+    assert ("camera wrist: with red and blue exchanged" in told(findings, "warning")) == told_so
+    assert "front" not in told(findings, "warning")

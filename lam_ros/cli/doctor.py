@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 from rich.markup import escape
 
@@ -18,7 +17,7 @@ from lam_ros.config import RecorderConfig
 from lam_ros.errors import BringUpError
 
 if TYPE_CHECKING:
-    from lam_ros.doctor import Finding
+    from lam_ros.doctor import Finding, Scene
 
 MARKS = {"ok": "[green]✔[/]", "warning": "[yellow]▲[/]", "failure": "[red]✘[/]"}
 
@@ -39,18 +38,18 @@ def doctor(
     heard: topics, types, rates, QoS, clocks, pictures, who commands the arm; and it measures whether images of your
     cameras' size and rate get from one process to another here. It commands nothing. Exit code 1 where something fails.
     """
-    from lam_ros.doctor import look_at_checkpoint, look_at_machine, look_at_robot
+    from lam_ros.doctor import Scene, look_at_checkpoint, look_at_machine, look_at_robot
 
     with friendly_errors():
         described, findings = look_at_robot(robot)
         recorder = RecorderConfig() if described is None else described.recorder
         findings += look_at_machine(out, recorder.keep_free_gb)
-        state = None
+        scene = Scene()
         if described is not None and seconds:
-            heard, state = _heard(robot, seconds)
+            heard, scene = _heard(robot, seconds)
             findings += heard
         if described is not None and checkpoint is not None:
-            findings += look_at_checkpoint(checkpoint, described, state)
+            findings += look_at_checkpoint(checkpoint, described, scene)
         if as_json:
             print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1))
         else:
@@ -65,14 +64,14 @@ def doctor(
             raise SystemExit(1)
 
 
-def _heard(robot: str, seconds: float) -> tuple[list[Finding], np.ndarray | None]:
-    from lam_ros.doctor import Finding
+def _heard(robot: str, seconds: float) -> tuple[list[Finding], Scene]:
+    from lam_ros.doctor import Finding, Scene
 
     try:
         require_ros()
     except BringUpError as error:
         why = "without ROS 2 nothing can be heard, and no node starts."
-        return [Finding("failure", str(error), why, "see Install in the README")], None
+        return [Finding("failure", str(error), why, "see Install in the README")], Scene()
     os.environ.update(node_environment())
     from lam_ros.nodes.doctor import listen
 

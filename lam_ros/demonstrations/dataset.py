@@ -63,6 +63,15 @@ class Dataset:
         if not self.weights:
             object.__setattr__(self, "weights", [1.0] * len(self.demonstrations))
 
+    def colours(self) -> dict[str, tuple[float, float, float]]:
+        """Mean red, green and blue (0 to 255) of each camera, over every tenth tick."""
+        if not self.demonstrations:
+            return {}
+        shown = [one.images[::10].mean(axis=(0, 2, 3)) for one in self.demonstrations]
+        return {
+            name: tuple(means.tolist()) for name, means in zip(self.contract.cameras, np.mean(shown, 0), strict=True)
+        }
+
     def pick(self, index: Sequence[int]) -> Dataset:
         """Some of the demonstrations."""
         return dataclasses.replace(

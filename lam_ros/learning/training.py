@@ -254,9 +254,11 @@ def train(
         if kept["checkpoint"] == digest(checkpoint):
             return TrainingResult(checkpoint, folder, kept["figures"])
     lightning.seed_everything(config.seed, verbose=False)
+    colours = dataset.colours()
 
     def info(figures: dict[str, float]) -> CheckpointInfo:
-        return CheckpointInfo(dataset.contract, config.policy, dataset.robot, dataset.task, dataset.digest, figures)
+        described = (dataset.robot, dataset.task, dataset.digest)
+        return CheckpointInfo(dataset.contract, config.policy, *described, figures, colours)
 
     training, validation = (
         Frames.of(part, config.policy.chunk, config.corrections)

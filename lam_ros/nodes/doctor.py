@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -12,10 +13,11 @@ import rclpy
 
 from lam_ros.demonstrations.preflight import Heard, preflight
 from lam_ros.demonstrations.wire import decode, header_stamp_ns
-from lam_ros.doctor import Finding, Level
+from lam_ros.doctor import Finding, Level, Scene
 from lam_ros.errors import LamError
 from lam_ros.images import view_image
 from lam_ros.nodes.base import PlainNode, spinning
+from lam_ros.nodes.images import to_rgb, view
 from lam_ros.nodes.intake import Intake, Wanted
 from lam_ros.nodes.transport import Measured, Receiver
 
@@ -52,8 +54,17 @@ class DoctorNode(PlainNode):
         stream = self._intake.streams.get(self.resolve_topic_name(topic))
         return stream.latest if stream else b""
 
-    def state(self) -> np.ndarray | None:
-        """Where the arm is measured (J,); None where that is not known."""
+    def scene(self) -> Scene:
+        """What is measured now, as far as it can be read."""
+        colours = {}
+        for name, camera in self.robot.cameras.items():
+            latest = self._latest(camera.subscribed_topic)
+            with contextlib.suppress(LamError):
+                if latest:
+                    colours[name] = tuple(to_rgb(view(latest, camera.transport == "compressed")).mean((0, 1)).tolist())
+        return Scene(self._state(), colours)
+
+    def _state(self) -> np.ndarray | None:
         latest = self._latest(self.robot.joint_states.topic)
         try:
             message = decode("sensor_msgs/msg/JointState", latest) if latest else None
@@ -169,14 +180,14 @@ def _judged(measured: Measured) -> Finding:
 
 def listen(
     robot: str, seconds: float, report: Callable[[float], None] = lambda done: None
-) -> tuple[list[Finding], np.ndarray | None]:
+) -> tuple[list[Finding], Scene]:
     """Listen for some seconds of wall time.
 
     Args:
         report: is told the share that is over.
 
     Returns:
-        What was found, and where the arm is measured (J,), if it is.
+        What was found, and what is measured now.
     """
     with spinning(DoctorNode, robot=robot) as (node, spin):
         try:
@@ -186,6 +197,6 @@ def listen(
             ):
                 spin()
                 report(min(1.0, spent / seconds))
-            return node.findings(), node.state()
+            return node.findings(), node.scene()
         finally:
             node.close()

@@ -43,6 +43,7 @@ class CheckpointInfo:
         task: what was demonstrated.
         dataset: digest of the demonstrations.
         figures: what it was accepted with (losses, counts).
+        colours: mean red, green and blue (0 to 255) of each camera's pictures in the demonstrations, where known.
     """
 
     contract: Contract
@@ -51,6 +52,7 @@ class CheckpointInfo:
     task: str
     dataset: str
     figures: dict[str, float] = field(default_factory=dict)
+    colours: dict[str, tuple[float, float, float]] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, network: PolicyNetwork, info: CheckpointInfo) -> None:

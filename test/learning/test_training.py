@@ -87,6 +87,7 @@ def test_training_learns_and_writes_a_policy_for_the_robot(
     assert info.figures["episodes"] == 4
     assert info.figures["ticks"] == 32
     assert np.isfinite(info.figures["action_val_loss"])
+    assert info.colours == dataset.colours()
     load_policy(file, robot)
     assert result.log_folder.parent == tmp_path / "policy"
 

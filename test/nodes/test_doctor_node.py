@@ -34,7 +34,7 @@ def test_a_robot_that_delivers_is_well_and_frames_cross_processes(graph, arm, ro
         for _ in range(4):
             arm.publish_state(now)
         for camera in robot.cameras:
-            arm.publish_frame(camera, now)
+            arm.publish_frame(camera, now, np.full((96, 96, 3), (200, 0, 10), np.uint8))
 
     def is_well():
         deliver()
@@ -42,7 +42,8 @@ def test_a_robot_that_delivers_is_well_and_frames_cross_processes(graph, arm, ro
 
     graph.until(is_well, 60.0)
     graph.until(lambda: deliver() or doctor.transport.has_enough, 60.0)
-    graph.until(lambda: doctor.state() is not None)
+    graph.until(lambda: doctor.scene().state is not None)
+    assert doctor.scene().colours == {"front": (200.0, 0.0, 10.0), "wrist": (200.0, 0.0, 10.0)}
     shares = [measured.share for measured in doctor.transport.measured()]
     assert len(shares) == 2
     assert all(0.5 < share <= 1.0 for share in shares)
