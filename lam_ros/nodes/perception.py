@@ -128,7 +128,7 @@ class PerceptionNode(PolicyNode):
                 publisher.publish(image_message(drawn, tick.stamp_ns, self.robot.cameras[camera].frame_id))
 
     def _report(self) -> None:
-        if self.is_active:
+        if self.is_active and not self.parameter("use_sim_time"):  # a simulator's cameras may rest
             self._look_at_cameras()
         super()._report()
 
