@@ -20,7 +20,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -171,10 +171,7 @@ def report(out: Path) -> None:
         return Evaluation(tuple(EpisodeResult(seed, won, 0.0) for seed, won in outcomes))
 
     summary = []
-    table = Table(
-        *("task", "demonstrations", "machine", "budget", "method", "succeeded", "95 %", "lam less this, 95 %"),
-        *("steps", "CPU s", "jerk"),
-    )
+    table = Table(*HEAD, "CPU s", "jerk")
 
     def key(cell: dict[str, Any]) -> tuple[Any, ...]:
         return cell["task"], cell["demonstrations"], cell["seconds"], cell["step_budget"], cell["machine"]
@@ -201,17 +198,11 @@ def report(out: Path) -> None:
                 "train_cpu_seconds": [round(c["train_cpu_seconds"]) for c in rows],
                 "median_jerk": sorted(c["jerk"] for c in rows)[len(rows) // 2],
             }
-            said = ""
             if method != "lam" and {c["seed"] for c in ours} & {c["seed"] for c in rows}:
                 difference = paired_difference(pooled(ours), evaluation)
                 row["lam_less_this"] = {"rate": difference.rate, "interval": difference.interval}
-                said = f"{difference.rate:+.2f} ({difference.interval[0]:+.2f} to {difference.interval[1]:+.2f})"
             summary.append(row)
-            table.add_row(
-                *(task, str(count), where, budget, method, f"{evaluation.successes} of {evaluation.episodes}"),
-                *(f"{low:.2f} to {high:.2f}", said, f"{max(row['steps'])}", f"{max(row['train_cpu_seconds'])}"),
-                f"{row['median_jerk']:.0f}",
-            )
+            table.add_row(*in_words(row), f"{max(row['train_cpu_seconds'])}", f"{row['median_jerk']:.0f}")
     Console(width=190).print(table)
     print(json.dumps(summary))
     (out / "summary.json").write_text(json.dumps(summary, indent=1))
@@ -242,22 +233,25 @@ def report(out: Path) -> None:
 HEAD = ("task", "demonstrations", "machine", "budget", "method", "succeeded", "95 %", "lam less this, 95 %", "steps")
 
 
+def in_words(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row of the summary under HEAD."""
+    low, high = row["wilson_95"]
+    said = ""
+    if "lam_less_this" in row:
+        difference, (least, most) = row["lam_less_this"]["rate"], row["lam_less_this"]["interval"]
+        said = f"{difference:+.2f} ({least:+.2f} to {most:+.2f})"
+    succeeded = f"{row['successes']} of {row['episodes']}"
+    what = (row["task"], str(row["demonstrations"]), row["machine"], row["budget"], row["method"])
+    return (*what, succeeded, f"{low:.2f} to {high:.2f}", said, str(max(row["steps"])))
+
+
 def write_markdown(summary: list[dict[str, Any]], out: Path) -> None:
     """Put the table between the README's marks for this folder, where it has them."""
     readme, begin, end = HERE / "README.md", f"<!-- {out.name} -->\n", f"<!-- end of {out.name} -->"
     text = readme.read_text()
     if begin not in text:
         return
-    rows = [HEAD, ("---",) * len(HEAD)]
-    for row in summary:
-        low, high = row["wilson_95"]
-        said = ""
-        if "lam_less_this" in row:
-            difference, (least, most) = row["lam_less_this"]["rate"], row["lam_less_this"]["interval"]
-            said = f"{difference:+.2f} ({least:+.2f} to {most:+.2f})"
-        succeeded = f"{row['successes']} of {row['episodes']}"
-        what = (row["task"], str(row["demonstrations"]), row["machine"], row["budget"], row["method"])
-        rows.append((*what, succeeded, f"{low:.2f} to {high:.2f}", said, str(max(row["steps"]))))
+    rows = [HEAD, ("---",) * len(HEAD), *map(in_words, summary)]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     before, _, rest = text.partition(begin)
     readme.write_text(f"{before}{begin}{table}\n{end}{rest.partition(end)[2]}")
