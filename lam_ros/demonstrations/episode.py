@@ -593,8 +593,13 @@ def list_episodes(dataset: Path) -> list[Episode]:
     """The sealed episodes of a dataset, by number.
 
     Raises:
-        EpisodeError: the folder is not there, or an episode's manifest is damaged.
+        EpisodeError: the folder is not there, its episodes are a folder further down, or a manifest is damaged.
     """
     if not dataset.is_dir():
         raise EpisodeError(f"{dataset} is no folder of episodes; record some with `lam record --out {dataset}`.")
-    return [open_episode(folder) for folder in sealed_folders(dataset)]
+    folders = sealed_folders(dataset)
+    if not folders:
+        below = sorted(folder for folder in dataset.iterdir() if folder.is_dir() and sealed_folders(folder))
+        if below:
+            raise EpisodeError(f"{dataset} holds no episodes itself, but {below[0]} does; give that.")
+    return [open_episode(folder) for folder in folders]

@@ -286,6 +286,8 @@ def test_a_dataset_takes_what_is_usable(recording: Any, robot: RobotConfig, tmp_
     assert told == [(1, 2), (2, 2)]
     assert (dataset.task, dataset.robot) == ("wave", "desk_arm")
     assert load_dataset(episodes[:1], robot, SIZE).digest != dataset.digest
+    with pytest.raises(EpisodeError, match="there are no episodes"):
+        load_dataset([], robot, SIZE)
     with pytest.raises(EpisodeError, match="none of 1 episodes is usable"):
         load_dataset(episodes[1:2], robot, SIZE)
 

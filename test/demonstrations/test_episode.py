@@ -120,6 +120,8 @@ def test_until_it_is_sealed_an_episode_is_partial(recording: Any, tmp_path: Path
     episode = recording.sealed()
     assert not recording.writer.folder.exists()
     assert list_episodes(tmp_path / "data") == [episode]
+    with pytest.raises(EpisodeError, match=r"holds no episodes itself, but .*/data does"):
+        list_episodes(tmp_path)
 
 
 def test_a_whole_episode_verifies(recording: Any) -> None:
