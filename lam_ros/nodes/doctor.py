@@ -19,13 +19,16 @@ from lam_ros.images import view_image
 from lam_ros.nodes.base import PlainNode, spinning
 from lam_ros.nodes.images import to_rgb, view
 from lam_ros.nodes.intake import Intake, Wanted
+from lam_ros.nodes.middleware import shared_memory_of
 from lam_ros.nodes.transport import Measured, Receiver
+from lam_ros.share import share_path
 
 MATCH_PERIOD_S = 0.3
 BACKLOG_BYTES = 1 << 20
 PATIENCE_S = 15.0  # for the sender of frames, which on a busy machine starts late
 COMMANDERS = ("gate",)  # who may command the robot
 ENOUGH = 0.98  # of the frames
+FRAMES = 32  # that a driver's shared memory should hold; 19 of 27 KB were filled for good by a few killed subscribers
 LATE_SHARE = 0.5  # of a camera's period that the way may take
 SETTINGS = ("ROS_DISTRO", "ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", "CYCLONEDDS_URI")
 
@@ -79,6 +82,7 @@ class DoctorNode(PlainNode):
             *self._middleware(),
             *self._topics(is_simulated),
             *self._pictures(),
+            *self._shared_memory(),
             *([] if is_simulated else self._clocks()),
             *self._commanders(),
             *(_judged(measured) for measured in self.transport.measured()),
@@ -131,6 +135,22 @@ class DoctorNode(PlainNode):
                 yield Finding("failure", str(error), "the policy sees nothing.", "check the camera's driver")
                 continue
             yield Finding("ok", f"camera {name}: {frame.width} x {frame.height}, {frame.encoding}")
+
+    def _shared_memory(self) -> Iterator[Finding]:
+        """Whether drivers on this machine have room for their frames where the middleware hands them over."""
+        own = [p for p in self.get_publishers_info_by_topic("/diagnostics") if p.node_name == self.get_name()]
+        for name, camera in self.robot.cameras.items():
+            frame_bytes = camera.width * camera.height * 3
+            for driver in self.get_publishers_info_by_topic(self.resolve_topic_name(camera.subscribed_topic)):
+                room = shared_memory_of(driver.endpoint_gid, own[0].endpoint_gid) if own else None
+                if camera.transport == "raw" and room is not None and room < FRAMES * frame_bytes:
+                    yield Finding(
+                        "warning",
+                        f"camera {name}: {driver.node_name} hands frames of {frame_bytes / 1e3:.0f} KB over in "
+                        f"{room / 1e3:.0f} KB of shared memory",
+                        "frames that do not fit are mostly lost, and subscribers that are killed can fill it for good.",
+                        f"start the driver with FASTDDS_DEFAULT_PROFILES_FILE={share_path('config/fastdds.xml')}",
+                    )
 
     def _clocks(self) -> Iterator[Finding]:
         now_ns, limit_s = time.time_ns(), self.robot.recorder.verdict.warn_clock_s
