@@ -77,21 +77,18 @@ def test_a_camera_of_another_size_is_refused(graph, arm, perception):
     assert features == []
 
 
-def test_a_silent_camera_is_named_until_it_is_heard(graph, arm, perception):
+def test_a_silent_camera_is_named_until_it_is_heard(graph, arm, perception, paced):
     stamps = itertools.count(STAMP, TICK)
 
-    def front_alone():
-        arm.publish_frame("front", next(stamps))
-        return graph.said("perception", "nothing arrives from /camera/wrist/image_raw, though it is published")()
-
-    def both():
+    @paced
+    def see(*cameras):
         stamp = next(stamps)
-        for camera in ("front", "wrist"):
+        for camera in cameras:
             arm.publish_frame(camera, stamp)
-        return perception._status["cameras"][0] == OK
 
-    graph.until(front_alone)
-    graph.until(both)
+    is_named = graph.said("perception", "nothing arrives from /camera/wrist/image_raw, though it is published")
+    graph.until(lambda: see("front") or is_named(), 60.0)
+    graph.until(lambda: see("front", "wrist") or perception._status["cameras"][0] == OK, 60.0)
 
 
 def test_an_encoding_nobody_can_read_names_the_package_to_install(graph, arm, robot, perception):
