@@ -241,10 +241,7 @@ def measure_nodes(robot_file: Path, checkpoint: Path, names: tuple[str, ...], se
         words = (sys.executable, __file__, "--role", "ungated", *ros[ros.index("--ros-args") :])
         processes.append(Command(NodeSpec("ungated", (), "perception and action, and no gate"), words=words))
     listener = Listener(JointState, ["lam/policy_command" if names == UNGATED else "lam/command"])
-    environment = {
-        **node_environment(),
-        "OMP_NUM_THREADS": "1",
-    }  # as every node sets for itself
+    environment = {**node_environment(), "OMP_NUM_THREADS": "1"}  # as every node sets for itself
     with Supervisor(lambda name, line: print(f"[{name}] {line}", file=sys.stderr), environment) as supervisor:
         supervisor.start(processes)
         ready = time.monotonic() + 120

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -150,7 +149,7 @@ def test_colours_the_wrong_way_round_are_told(
     checkpoint: Path, robot: RobotConfig, seen: tuple[float, float, float], told_so: bool
 ) -> None:
     network, info = load_network(checkpoint)
-    save_checkpoint(checkpoint, network, replace(info, colours={"wrist": (140.0, 100.0, 60.0)}))
+    save_checkpoint(checkpoint, network, dataclasses.replace(info, colours={"wrist": (140.0, 100.0, 60.0)}))
     findings = look_at_checkpoint(checkpoint, robot, Scene(colours={"front": seen, "wrist": seen}))
     assert ("camera wrist: with red and blue exchanged" in told(findings, "warning")) == told_so
     assert "front" not in told(findings, "warning")

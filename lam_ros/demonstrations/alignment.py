@@ -277,9 +277,9 @@ def usable(episodes: Sequence[Episode], robot: RobotConfig) -> list[Episode]:
     Raises:
         EpisodeError: there are none, or they were recorded with another robot.
     """
-    chosen = [e for e in episodes if e.manifest.outcome != "failure" and e.manifest.verdict.grade != "FAIL"]
     if not episodes:
         raise EpisodeError("there are no episodes; record some with `lam record`, or check the folder.")
+    chosen = [e for e in episodes if e.manifest.outcome != "failure" and e.manifest.verdict.grade != "FAIL"]
     if not chosen:
         raise EpisodeError(f"none of {len(episodes)} episodes is usable; see `lam episodes list` for their verdicts.")
     for episode in chosen:

@@ -140,10 +140,12 @@ class DoctorNode(PlainNode):
         """Whether drivers on this machine have room for their frames where the middleware hands them over."""
         own = [p for p in self.get_publishers_info_by_topic("/diagnostics") if p.node_name == self.get_name()]
         for name, camera in self.robot.cameras.items():
+            if not own or camera.transport != "raw":
+                continue
             frame_bytes = camera.width * camera.height * 3
             for driver in self.get_publishers_info_by_topic(self.resolve_topic_name(camera.subscribed_topic)):
-                room = shared_memory_of(driver.endpoint_gid, own[0].endpoint_gid) if own else None
-                if camera.transport == "raw" and room is not None and room < FRAMES * frame_bytes:
+                room = shared_memory_of(driver.endpoint_gid, own[0].endpoint_gid)
+                if room is not None and room < FRAMES * frame_bytes:
                     yield Finding(
                         "warning",
                         f"camera {name}: {driver.node_name} hands frames of {frame_bytes / 1e3:.0f} KB over in "
