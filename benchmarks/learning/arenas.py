@@ -38,7 +38,7 @@ class Arena(Protocol):
         ...
 
     def begin(self, seed: int) -> None:
-        """An episode on a table that no demonstration has shown."""
+        """An episode on a table that no demonstration has shown; like ``step`` it may go on until the next ``look``."""
         ...
 
     @property
@@ -60,7 +60,8 @@ class Arena(Protocol):
 def perform(arenas: Sequence[Arena], seeds: Sequence[int], method: Method) -> list[EpisodeResult]:
     """An episode in each arena, in step, which is what makes large networks affordable on a CPU.
 
-    Those that are over are still shown to the policy, but no longer moved.
+    Those that are over are still shown to the policy, but no longer moved. All are told to move before any is looked
+    at: those in other processes move at the same time.
     """
     for arena, seed in zip(arenas, seeds, strict=True):
         arena.begin(seed)
@@ -69,10 +70,11 @@ def perform(arenas: Sequence[Arena], seeds: Sequence[int], method: Method) -> li
     while not all(arena.is_over for arena in arenas):
         images, states = (np.stack(part) for part in zip(*seen, strict=True))
         targets = method.act(images, states)
-        for i, arena in enumerate(arenas):
-            if not arena.is_over:
-                arena.step(targets[i])
-                seen[i] = arena.look()
+        moving = [i for i, arena in enumerate(arenas) if not arena.is_over]
+        for i in moving:
+            arenas[i].step(targets[i])
+        for i in moving:
+            seen[i] = arenas[i].look()
     return [arena.result() for arena in arenas]
 
 

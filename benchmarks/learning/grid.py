@@ -24,7 +24,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lam_ros.learning.evaluation import EpisodeResult
 
 HERE = Path(__file__).parent
 FILMS, OTHER_SEEDS = 100, 500  # recordings without labels for pre-training, and where their seeds begin
@@ -79,7 +82,7 @@ def folder_of_machine(out: Path) -> Path:
     return out / re.sub(r"[^a-z0-9]+", "-", machine().lower())
 
 
-def run_cell(cell: Cell, out: Path, side_by_side: int) -> None:
+def run_cell(cell: Cell, out: Path, side_by_side: int, arena_processes: int) -> None:
     """Train, and perform so many episodes at once, in this process; writes the cell's JSON."""
     import torch
 
@@ -88,7 +91,9 @@ def run_cell(cell: Cell, out: Path, side_by_side: int) -> None:
     from arenas import ARENAS, demonstrations, perform
     from methods import Budget
     from precision import machine
+    from remote_arena import RemoteArena
 
+    RemoteArena.processes = arena_processes
     arenas = [ARENAS[cell.task]() for _ in range(side_by_side)]
     arena = arenas[0]
     dataset = demonstrations(cell.task, arena, cell.demonstrations, cell.seed, out / "demonstrations")
@@ -99,38 +104,42 @@ def run_cell(cell: Cell, out: Path, side_by_side: int) -> None:
     method.train(dataset, arena.limits, Budget(cell.seconds, cell.step_budget), cell.seed)
     trained = time.perf_counter() - began
     began = time.perf_counter()
-    # The same tables for every method: the episodes' seeds do not depend on the cell's.
-    waves = [range(cell.episodes)[i : i + side_by_side] for i in range(0, cell.episodes, side_by_side)]
-    results = [result for wave in waves for result in perform(arenas[: len(wave)], wave, method)]
-    figures = {
-        **asdict(cell),
-        "successes": sum(result.success for result in results),
-        "machine": machine(),
-        "steps": method.steps,
-        "train_cpu_seconds": method.cpu_seconds,
-        "train_seconds": trained,
-        "perform_seconds": time.perf_counter() - began,
-        "outcomes": "".join(str(int(result.success)) for result in results),
-        "seconds_to_success": [result.seconds for result in results if result.success],
-        "jerk": sorted(result.jerk for result in results)[len(results) // 2],
-    }
     folder = folder_of_machine(out)
     folder.mkdir(exist_ok=True)
     partial = folder / f"{cell.name}.partial"
-    partial.write_text(json.dumps(figures, indent=1))
+    results: list[EpisodeResult] = []
+    # The same tables for every method: the episodes' seeds do not depend on the cell's.
+    for first in range(0, cell.episodes, side_by_side):
+        wave = range(cell.episodes)[first : first + side_by_side]
+        results += perform(arenas[: len(wave)], wave, method)
+        figures = {
+            **asdict(cell),
+            "episodes": len(results),
+            "successes": sum(result.success for result in results),
+            "machine": machine(),
+            "steps": method.steps,
+            "train_cpu_seconds": method.cpu_seconds,
+            "train_seconds": trained,
+            "perform_seconds": time.perf_counter() - began,
+            "outcomes": "".join(str(int(result.success)) for result in results),
+            "seconds_to_success": [result.seconds for result in results if result.success],
+            "jerk": sorted(result.jerk for result in results)[len(results) // 2],
+        }
+        partial.write_text(json.dumps(figures, indent=1))  # what there is, should this be cut off
     partial.replace(folder / f"{cell.name}.json")
 
 
-def spawn(cell: Cell, out: str, side_by_side: int) -> str:
+def spawn(cell: Cell, out: str, side_by_side: int, arena_processes: int) -> str:
     """Run a cell in a process of its own; its name, and what went wrong."""
     command = [sys.executable, __file__, "--cell", json.dumps(asdict(cell)), "--out", out]
-    command += ["--side-by-side", str(side_by_side)]
+    command += ["--side-by-side", str(side_by_side), "--arena-processes", str(arena_processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl")}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     return cell.name + ("" if ended.returncode == 0 else f" failed: {ended.stderr[-1500:]}")
 
 
-def run_grid(cells: list[Cell], out: Path, jobs: int, side_by_side: int, ray_address: str) -> None:
+def run_grid(cells: list[Cell], out: Path, jobs: int, ray_address: str, **in_a_cell: int) -> None:
+    """Run the cells that have no figures yet; ``in_a_cell`` are ``run_cell``'s."""
     from rich.progress import track
 
     folder = folder_of_machine(out)
@@ -140,15 +149,14 @@ def run_grid(cells: list[Cell], out: Path, jobs: int, side_by_side: int, ray_add
 
         ray.init(address=None if ray_address == "local" else ray_address, log_to_driver=False)
         remote = ray.remote(num_cpus=1)(spawn)
-        waiting = [remote.remote(cell, str(out), side_by_side) for cell in missing]
+        waiting = [remote.remote(cell, str(out), **in_a_cell) for cell in missing]
         for _ in track(missing, "cells"):
             done, waiting = ray.wait(waiting)
             print(ray.get(done[0]), flush=True)
         return
     with ThreadPoolExecutor(jobs) as pool:
-        for said in track(
-            pool.map(lambda cell: spawn(cell, str(out), side_by_side), missing), "cells", total=len(missing)
-        ):
+        all_said = pool.map(lambda cell: spawn(cell, str(out), **in_a_cell), missing)
+        for said in track(all_said, "cells", total=len(missing)):
             print(said, flush=True)
 
 
@@ -268,6 +276,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="optimiser steps of each training, instead of seconds")
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--side-by-side", type=int, default=10, help="episodes that a policy performs at once")
+    parser.add_argument("--arena-processes", type=int, default=1, help="over which a cell's other simulators spread")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--ray", default="", help="address of a Ray cluster, or `local`")
     parser.add_argument("--out", type=Path, default=HERE / "results")
@@ -275,8 +284,9 @@ def main() -> None:
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    in_a_cell = {"side_by_side": arguments.side_by_side, "arena_processes": arguments.arena_processes}
     if arguments.cell:
-        run_cell(Cell(**json.loads(arguments.cell)), arguments.out, arguments.side_by_side)
+        run_cell(Cell(**json.loads(arguments.cell)), arguments.out, **in_a_cell)
         return
     if not arguments.report:
         if arguments.ablations:
@@ -287,7 +297,7 @@ def main() -> None:
         grid = itertools.product(arguments.seeds, arguments.demonstrations, arguments.tasks, arguments.methods)
         seconds = 0.0 if arguments.steps else arguments.seconds
         cells = [Cell(t, m, n, s, seconds, arguments.episodes, arguments.steps) for s, n, t, m in grid]
-        run_grid(cells, arguments.out, arguments.jobs, arguments.side_by_side, arguments.ray)
+        run_grid(cells, arguments.out, arguments.jobs, arguments.ray, **in_a_cell)
     report(arguments.out)
 
 
