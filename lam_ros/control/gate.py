@@ -324,7 +324,7 @@ class Gate:
         moved = self._limiter.towards(motion, goal, dt_s, speed)
         for place in (moved.position, *self._limiter.stopping(moved, STOPPING_PLACES)):
             found = trespass(place)
-            if found.depth_m > max(allowed_m, trespass(motion.position).depth_m):
+            if found.depth_m > allowed_m and found.depth_m > trespass(motion.position).depth_m:
                 self.warning = f"on its way {found.words}; it stops before."
                 return self._limiter.braking(motion, dt_s)
         return moved
