@@ -21,7 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,16 @@ def judge(commands: list[tuple[float, str, np.ndarray]], event_s: float, velocit
     }
 
 
+@contextlib.contextmanager
+def show_on_failure(said: Iterable[str]) -> Iterator[None]:
+    """Print what the nodes said last where a case does not go as it should."""
+    try:
+        yield
+    except RuntimeError:
+        print(*said, sep="\n", file=sys.stderr)
+        raise
+
+
 def one_case(case: str, rounds: int, checkpoint: Path) -> list[dict[str, float]]:
     simulated_time = case == "pause_clock"
     stand_in = RobotStandIn(simulated_time)
@@ -204,7 +215,8 @@ def one_case(case: str, rounds: int, checkpoint: Path) -> list[dict[str, float]]
     if simulated_time:
         processes = [type(p)(p.node, {**p.parameters, "use_sim_time": True}) for p in processes]
     human: subprocess.Popen[bytes] | None = None
-    with Supervisor(lambda name, line: None) as supervisor:
+    said: deque[str] = deque(maxlen=20)
+    with show_on_failure(said), Supervisor(lambda name, line: said.append(f"{name}: {line}")) as supervisor:
         supervisor.start(processes)
         for _ in range(rounds):
             if case == "kill_teleop":
