@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1
 FOLLOW_PARENT = "LAM_ROS_FOLLOW_PARENT"  # set by launch files for their nodes
 GRACE_S = 6.0  # for a node to stop by itself
+SEALING_S = 600.0  # for the recorder: an episode of some GB is written to the disk, and read back
 CONTROLLERS_TIMEOUT_S = 60  # for Gazebo to run them
 BringUp = Literal["simulate", "record", "deploy", "gate"]
 Simulator = Literal["embedded", "gazebo"]
@@ -322,6 +323,7 @@ def require_ros() -> None:
 def node_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of nodes: the Fast DDS profile for large images and headless rendering, unless set already."""
     environment = dict(os.environ if base is None else base)
+    environment.pop("ROS_SECURITY_ENCLAVE_OVERRIDE", None)  # whose shell it is; a node has keys of its own
     chosen = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS")
     if not any(name in environment for name in chosen):
         older = environment.get("ROS_DISTRO") in ("humble", "iron")
@@ -410,33 +412,56 @@ class Supervisor:
 
     def check(self) -> None:
         """Raises BringUpError, naming the node and why, when a process has ended."""
-        for name, (process, popen) in self._running.items():
+        for process, code in self._dead():
+            raise self._told(process, code)
+
+    def _dead(self) -> Iterator[tuple[Process, int]]:
+        for process, popen in list(self._running.values()):
             code = popen.poll()
-            if process.has_failed(code):
-                assert code is not None
-                time.sleep(0.1)  # its last line may still be on its way
-                said = self._last_lines.get(name, "")
-                raise BringUpError(f"{name} {_how_it_ended(code)}" + (f": {said}" if said else "."))
+            if code is not None and process.has_failed(code):
+                yield process, code
+
+    def _told(self, process: Process, code: int) -> BringUpError:
+        time.sleep(0.1)  # its last line may still be on its way
+        said = self._last_lines.get(process.node.name, "")
+        return BringUpError(f"{process.node.name} {_how_it_ended(code)}" + (f": {said}" if said else "."))
 
     def revive(self) -> str | None:
-        """Start one dead process again; a sentence about it, None when all live."""
-        for name, (process, popen) in list(self._running.items()):
-            code = popen.poll()
-            if process.has_failed(code):
-                assert code is not None
-                self._start(process)
-                return f"{name} {_how_it_ended(code)}; it is started again."
+        """Start one dead process again; a sentence about it, None when all live.
+
+        Raises:
+            BringUpError: what died is nothing that may come back by itself, as the gate.
+        """
+        for process, code in self._dead():
+            if not process.node.may_respawn:
+                raise self._told(process, code)
+            self._start(process)
+            return f"{process.node.name} {_how_it_ended(code)}; it is started again."
         return None
 
     def stop(self) -> None:
         """Interrupt all, what moves the arm first; then terminate, then kill whoever does not listen."""
-        order = [popen for _, popen in reversed(self._running.values())]
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-            for popen in order:
-                if popen.poll() is None:
-                    popen.send_signal(number)
-            deadline = time.monotonic() + GRACE_S
-            for popen in order:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    popen.wait(max(0.05, deadline - time.monotonic()))
+        order = list(reversed(self._running.values()))
+        sealing = [popen for process, popen in order if process.node.name == "recorder"]
+        others = [popen for process, popen in order if process.node.name != "recorder"]
+        _tell([popen for _, popen in order], signal.SIGINT, 0.0)
+        for group, grace_s in ((others, GRACE_S), (sealing, SEALING_S)):
+            _wait(group, grace_s)
+            _tell(group, signal.SIGTERM, GRACE_S)
+            _tell(group, signal.SIGKILL, GRACE_S)
         self._running.clear()
+
+
+def _tell(popens: Sequence[subprocess.Popen[str]], number: signal.Signals, grace_s: float) -> None:
+    """Send those that still run a signal, and wait for them."""
+    alive = [popen for popen in popens if popen.poll() is None]
+    for popen in alive:
+        popen.send_signal(number)
+    _wait(alive, grace_s)
+
+
+def _wait(popens: Sequence[subprocess.Popen[str]], grace_s: float) -> None:
+    deadline = time.monotonic() + grace_s
+    for popen in popens:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            popen.wait(max(0.0, deadline - time.monotonic()))

@@ -5,6 +5,7 @@ J joints, C cameras, D features a camera, all in the order of the robot YAML. SI
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -134,18 +135,23 @@ class Contract:
         if tuple(names) != self.joints:
             index = {name: i for i, name in enumerate(names)}
             if len(index) != len(names):
-                twice = sorted({name for name in names if list(names).count(name) > 1})
-                raise ContractError(f"{source} names {', '.join(twice)} twice; each joint may stand once.")
+                twice = sorted(name for name, times in Counter(names).items() if times > 1)
+                raise ContractError(f"{source} names {_first(twice)} twice; each joint may stand once.")
             missing = [joint for joint in self.joints if joint not in index]
             if missing:
                 raise ContractError(
-                    f"{source} lacks {', '.join(missing)}; it has {', '.join(names) or 'no joints'}. "
+                    f"{source} lacks {', '.join(missing)}; it has {_first(names) or 'no joints'}. "
                     "Check the joint names in the robot YAML and at the source."
                 )
             values = [values[index[joint]] for joint in self.joints]
         ordered = np.asarray(values, dtype=np.float32)
         _check_vector(source, ordered, self.joints)
         return ordered
+
+
+def _first(names: Sequence[str], most: int = 20) -> str:
+    """Names in a sentence, which stays readable however many a message brings."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _show(value: object) -> str:

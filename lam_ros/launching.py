@@ -14,6 +14,7 @@ from typing import Any
 
 from lam_ros.bringup import (
     FOLLOW_PARENT,
+    SEALING_S,
     BringUp,
     Command,
     GazeboOptions,
@@ -178,6 +179,8 @@ def _node(process: Process, parameters: Mapping[str, Any], given: Mapping[str, A
         "respawn": respawns,
         "respawn_delay": RESPAWN_DELAY_S,
     }
+    if spec.name == "recorder":
+        said["sigterm_timeout"] = str(SEALING_S)
     if given["namespace"]:  # its own simulator's time, not its neighbour's
         said["remappings"] = [("/clock", "clock")]
     # A lifecycle node's transitions are events of the launch, to which including files may react.

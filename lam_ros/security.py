@@ -85,7 +85,9 @@ def policies(robot: RobotConfig) -> dict[str, Policy]:
         "gate": gate,
         "composed": gate | action | perception,
         "recorder": Policy(("recorder", "recorder_intake"), ("recorder/event",), ("/*", *buttons), recorder),
-        "teleop": Policy(("teleop",), ("teleop/command", "lam/takeover"), (states, *devices), calls=recorder),
+        "teleop": Policy(
+            ("teleop",), ("teleop/command", "lam/takeover"), (states, "lam/command", *devices), calls=recorder
+        ),
         "driver": Policy(
             ("*",), (states, *cameras, *infos, *devices, *buttons, "/tf", "/tf_static"), (robot.command.topic,)
         ),

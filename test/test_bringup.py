@@ -147,6 +147,10 @@ def test_older_distributions_know_the_profile_by_its_older_name(distribution: st
     assert "FASTDDS_DEFAULT_PROFILES_FILE" not in environment
 
 
+def test_a_node_has_its_own_keys_and_not_those_of_the_shell() -> None:
+    assert "ROS_SECURITY_ENCLAVE_OVERRIDE" not in node_environment({"ROS_SECURITY_ENCLAVE_OVERRIDE": "/operator"})
+
+
 @pytest.mark.parametrize(
     "name", ["FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS"]
 )
@@ -186,14 +190,48 @@ def test_a_dead_process_is_named_with_its_last_words() -> None:
 
 def test_a_killed_process_is_revived() -> None:
     with Supervisor(lambda name, line: None, os.environ) as supervisor:
-        supervisor.start([script("gate", FOREVER)])
-        first = supervisor.pid("gate")
+        supervisor.start([script("action", FOREVER)])
+        first = supervisor.pid("action")
         assert supervisor.revive() is None
         os.kill(first, 9)
         wait_until_dead(first)
-        assert supervisor.revive() == "gate was killed by SIGKILL; it is started again."
-        second = supervisor.pid("gate")
+        assert supervisor.revive() == "action was killed by SIGKILL; it is started again."
+        second = supervisor.pid("action")
         assert second != first
         supervisor.check()
     with pytest.raises(ProcessLookupError):
         os.kill(second, 0)
+
+
+@pytest.mark.parametrize("name", ["gate", "composed", "teleop"])
+def test_what_commands_the_arm_does_not_come_back_by_itself(name: str) -> None:
+    """A gate that is started again knows of no emergency stop that was pressed before."""
+    with Supervisor(lambda name, line: None, os.environ) as supervisor:
+        supervisor.start([script(name, FOREVER)])
+        os.kill(supervisor.pid(name), 9)
+        wait_until_dead(supervisor.pid(name))
+        with pytest.raises(BringUpError, match=f"{name} was killed by SIGKILL"):
+            supervisor.revive()
+
+
+SLOW_TO_END = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("runs", flush=True)
+try:
+    time.sleep(600)
+except KeyboardInterrupt:
+    time.sleep(2)
+    print("sealed", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("name", "is_waited_for"), [("recorder", True), ("action", False)])
+def test_a_recorder_has_the_time_to_seal(monkeypatch: pytest.MonkeyPatch, name: str, is_waited_for: bool) -> None:
+    monkeypatch.setattr("lam_ros.bringup.GRACE_S", 0.3)
+    heard: Queue[tuple[str, str]] = Queue()
+    with Supervisor(lambda name, line: heard.put((name, line)), os.environ) as supervisor:
+        supervisor.start([script(name, SLOW_TO_END)])
+        assert heard.get(timeout=30) == (name, "runs")
+        popen = supervisor._running[name][1]
+    assert popen.returncode == (0 if is_waited_for else -9)

@@ -21,7 +21,7 @@ LAUNCH_FILES = ("simulate", "record", "deploy", "gazebo", "view")
 # Read off the sources of launch and launch_ros, branches humble and rolling: names, and the keywords that they take.
 NODE_KEYWORDS = {
     *("package", "executable", "name", "namespace", "parameters", "remappings", "arguments", "ros_arguments"),
-    *("output", "emulate_tty", "respawn", "respawn_delay"),
+    *("output", "emulate_tty", "respawn", "respawn_delay", "sigterm_timeout"),
 }
 KEYWORDS: dict[str, dict[str, set[str]]] = {
     "launch": {"LaunchDescription": set()},

@@ -60,7 +60,8 @@ def up(
     composed: Annotated[bool, typer.Option("--composed", help="Policy and gate in one process.")] = False,
     simulator: SimulatorName = "embedded",
     respawn: Annotated[
-        bool, typer.Option("--respawn", help="Start a dead node again instead of stopping all.")
+        bool,
+        typer.Option("--respawn", help="Start perception, action and recorder again when they die. The gate never is."),
     ] = False,
 ) -> None:
     """Start the nodes, with prefixed logs; Ctrl-C stops them all, and so does the death of one."""

@@ -252,10 +252,18 @@ class Gate:
     def tick(self, now_ns: int) -> Sent | None:
         """The watchdog: brakes when nobody drives any more. What to send now, None when there is nothing to send."""
         now_ns = self._at(now_ns)
-        if self._motion is None:
-            return None
         reason = self._why_hold(now_ns)
-        if not reason:
+        return self.brake(reason, now_ns) if reason else None
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing that was sent is still under way."""
+        return self._motion is None or self._motion.rests
+
+    def brake(self, reason: str, now_ns: int) -> Sent | None:
+        """Take the arm from whoever drives: what to send now, None when there is nothing to send."""
+        now_ns = self._at(now_ns)
+        if self._motion is None:
             return None
         if self.driver is not Driver.HOLD:
             self.refusal, self.driver = reason, Driver.HOLD

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import rclpy
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
@@ -22,7 +23,6 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
-from rclpy.time import Time
 
 from lam_ros.config import RobotConfig, load_robot
 from lam_ros.contract import NANOSECONDS, Contract
@@ -297,8 +297,9 @@ def stamp_to_ns(stamp: Any) -> int:
 
 
 def ns_to_stamp(nanoseconds: int) -> Any:
-    """builtin_interfaces/Time of nanoseconds."""
-    return Time(nanoseconds=nanoseconds).to_msg()
+    """builtin_interfaces/Time of nanoseconds; negative ones too (rclpy.time.Time refuses those), within its 32 bits."""
+    seconds, rest = divmod(nanoseconds, NANOSECONDS)
+    return Time(sec=min(max(seconds, -(2**31)), 2**31 - 1), nanosec=rest)
 
 
 def make_executor(context: Context | None = None) -> Executor:
@@ -386,14 +387,16 @@ def run(
         is_deaf_now = True
         sys.stderr.write("the middleware's shared memory was deleted by another process; this node starts anew.\n")
     finally:
-        with contextlib.suppress(KeyboardInterrupt):
-            for node in nodes:
-                node.close()
-            if executor is not None:
-                executor.shutdown(timeout_sec=1.0)
-            for node in nodes:
-                node.destroy_node()
-            rclpy.try_shutdown()
+        # Whoever asks again must not cut off an arm that brakes, or an episode that is being sealed.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, frame: sys.stderr.write("ending; what is recorded is sealed first.\n"))
+        for node in nodes:
+            node.close()
+        if executor is not None:
+            executor.shutdown(timeout_sec=1.0)
+        for node in nodes:
+            node.destroy_node()
+        rclpy.try_shutdown()
     if is_deaf_now:
         restart()
         return 1

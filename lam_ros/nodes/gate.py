@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 
@@ -9,16 +10,21 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
-from lam_ros.contract import Action
+from lam_ros.contract import Action, seconds_to_ns
 from lam_ros.control.gate import Driver, Gate, Request, Rules, Sent
 from lam_ros.errors import ContractError
 from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, stamp_to_ns
 from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES, joint_message, robot_command
+from lam_ros.nodes.middleware import was_restarted
 from lam_ros.nodes.qos import COMMAND, LATCHED, SENSOR, STREAM
+
+BRAKING_S = 2.0  # at most, for an arm to come to rest before the gate ends
 
 
 class GateNode(LamNode):
     """Each request is answered in its callback; a timer on top brakes and holds when requests stop."""
+
+    _gate: Gate
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("gate", **kwargs)
@@ -26,7 +32,11 @@ class GateNode(LamNode):
 
     def configure(self) -> None:
         self._is_simulated = bool(self.parameter("use_sim_time"))
+        was_stopped = hasattr(self, "_gate") and self._gate.is_stopped
         self._gate = Gate(Rules.of(self.robot, self.robot_file))
+        self._gate.is_stopped = was_stopped or was_restarted()
+        if was_restarted():
+            self.note("emergency stop", ERROR, "this node began anew and may have missed one; call lam/reset_estop")
         self._sent_count = 0
         self._last_driver: Driver | None = None
         self._refused_count = 0
@@ -41,9 +51,9 @@ class GateNode(LamNode):
             ),
             self.create_subscription(JointState, "teleop/command", partial(self._on_request, Driver.TELEOP), COMMAND),
             self.create_subscription(Bool, "lam/takeover", self._on_takeover, LATCHED),
-            # Anyone may press it: latched from before this node was there, and with whatever QoS.
-            self.create_subscription(Bool, "lam/estop", self._on_estop, LATCHED),
-            self.create_subscription(Bool, "lam/estop", self._on_estop, SENSOR),
+            # Anyone may press it, with whatever QoS: latched from before this node was there, reliable so that a lost
+            # packet comes again, best effort.
+            *(self.create_subscription(Bool, "lam/estop", self._on_estop, qos) for qos in (LATCHED, STREAM, SENSOR)),
         ]
         self._services_made = [
             self.create_service(Trigger, "lam/estop_now", self._on_estop_now),
@@ -62,6 +72,24 @@ class GateNode(LamNode):
 
     def start(self) -> None:
         self._gate.reset()
+
+    def stop(self) -> None:
+        """Bring the arm to rest within its limits, since nobody watches it from here on."""
+        period_s = 1.0 / self.robot.gate.rate_hz
+        now_ns = self.now_ns()
+        for _ in range(round(BRAKING_S / period_s)):
+            sent = self._gate.brake("the gate is not active.", now_ns)
+            if sent is not None:
+                self._send(sent)
+            if self._gate.rests:
+                return
+            time.sleep(period_s)
+            now_ns += seconds_to_ns(period_s)  # simulated time stands while this callback runs
+
+    def close(self) -> None:
+        if self.is_active:
+            self.is_active = False
+            self.stop()
 
     def _on_joint_states(self, message: JointState) -> None:
         position = self.joint_positions(message)

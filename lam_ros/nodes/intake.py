@@ -345,11 +345,13 @@ class Intake:
             stream.lost += missed
             writer.count_lost(stream.topic.name, missed)
         with self._lock:
+            if self._writer is not writer:  # the take has ended meanwhile; the next one must not get this
+                return
             fits = self.backlog_bytes + len(data) <= self._backlog_limit
-            self.backlog_bytes += len(data) if fits else 0
-        if fits:
-            self._queue.put((stream.topic.name, data, self._received_ns(info)))
-        else:
+            if fits:
+                self.backlog_bytes += len(data)
+                self._queue.put((stream.topic.name, data, self._received_ns(info)))
+        if not fits:
             writer.count_lost(stream.topic.name, 1)
             stream.overflow += 1
 
@@ -400,8 +402,9 @@ class Intake:
 
     def end(self) -> None:
         """Stop handing on; when this returns, all that arrived is written."""
-        writer, self._writer = self._writer, None
-        self._queue.put(None)
+        with self._lock:
+            writer, self._writer = self._writer, None
+            self._queue.put(None)
         self._thread.join()
         assert writer is not None
         for stream in self.streams.values():

@@ -81,6 +81,11 @@ def is_deaf() -> bool:
     return any(not mapped[port] for port in ports & mapped.keys())
 
 
+def was_restarted() -> bool:
+    """Whether this process began anew by ``restart``: for a while before it heard nothing."""
+    return RESTARTS in os.environ
+
+
 def restart() -> None:
     """Run this process anew, with the arguments it was started with; returns only where it has been tried too often."""
     restarts = int(os.environ.get(RESTARTS, "0"))

@@ -14,6 +14,7 @@ from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
 from lam_ros.config import RECORDER_ACTIONS, urdf_path
+from lam_ros.control.gate import Driver
 from lam_ros.control.limits import MotionLimits
 from lam_ros.control.teleop import JoyJog, KeyboardJog, LeaderArm
 from lam_ros.control.terminal import Keys
@@ -27,6 +28,8 @@ RELEASE_NS = 400_000_000  # without a key for so long, nobody drives
 JOY_RELEASE_NS = 200_000_000  # likewise without a message of the gamepad (joy_node repeats itself 20 times a second)
 TWIST_RELEASE_NS = 300_000_000  # without a gamepad's button: without a twist that moves anything
 JOG_PERIOD_S = 0.02
+GATE_NS = 200_000_000  # without a command of ours sent on by the gate for so long, it does not go along
+LEAD_S = 0.5  # how far a jog may be ahead of what the gate sends, at full speed: its ramp takes most of it
 
 
 class TeleopNode(PlainNode):
@@ -44,7 +47,11 @@ class TeleopNode(PlainNode):
         self._measured: np.ndarray | None = None
         self._target: np.ndarray | None = None  # of a jog, while it lasts
         self._takeover = False
+        self._lead = LEAD_S * MotionLimits.of(self.robot, self.robot_file).velocity
+        self._gate_at: np.ndarray | None = None
+        self._gate_heard_at = 0
         self.create_subscription(JointState, self.robot.joint_states.topic, self._on_joint_states, SENSOR)
+        self.create_subscription(JointState, "lam/command", self._on_sent, SENSOR)
         self.need_publisher(self.robot.joint_states.topic)
         self.open_outputs()
         source = self.parameter("source")
@@ -72,6 +79,34 @@ class TeleopNode(PlainNode):
         if state is not None:
             self._measured = state
             self._history.push(stamp_to_ns(message.header.stamp), state)
+
+    def _on_sent(self, message: JointState) -> None:
+        if message.header.frame_id != Driver.TELEOP.value:
+            return
+        try:
+            sent = self.contract.in_order(message.name, message.position, "lam/command")
+        except ContractError as error:
+            self.note("gate", ERROR, str(error))
+            return
+        self.note("gate", OK, "its commands fit the robot")
+        self._gate_at, self._gate_heard_at = sent.astype(np.float64), self._steady.now().nanoseconds
+
+    def gate_at(self) -> np.ndarray | None:
+        """Where the gate sends the arm for this driver (J,); None while it does not go along, as after an e-stop."""
+        return self._gate_at if self._steady.now().nanoseconds - self._gate_heard_at <= GATE_NS else None
+
+    def jog_from(self) -> np.ndarray:
+        """Where a jog goes on from (J,): its last target, or where the arm is while the gate does not go along. What
+        was asked for in vain would else be made up for once the gate moves again."""
+        assert self._measured is not None
+        goes_on = self._target is not None and self.gate_at() is not None
+        return np.asarray(self._target if goes_on else self._measured, dtype=np.float64)
+
+    def jog_to(self, target: np.ndarray) -> None:
+        """Drive to joint positions (J,), as far as the arm comes along: not on and on behind a workspace's edge."""
+        at = self.gate_at()
+        self._target = target if at is None else np.clip(target, at - self._lead, at + self._lead)
+        self.send(self._target, self.get_clock().now().nanoseconds)
 
     def drive(self, is_driving: bool) -> None:
         """Say whether a human drives."""
@@ -138,11 +173,11 @@ class TeleopNode(PlainNode):
             if key in self._actions:
                 self._call_recorder(self._actions[key])
             elif self._measured is not None:
-                target = self._jog.press(key, self._measured if self._target is None else self._target)
+                target = self._jog.press(key, self.jog_from())
                 if target is not None:
                     self._target, self._pressed_at = target, now_ns
         if self._target is not None and now_ns - self._pressed_at <= RELEASE_NS:
-            self.send(self._target, self.get_clock().now().nanoseconds)
+            self.jog_to(self._target)
         else:
             self._let_go()
 
@@ -187,10 +222,9 @@ class TeleopNode(PlainNode):
         if self._measured is None or not self._is_held():
             self._let_go()
             return
-        target = self._pushed(self._measured if self._target is None else self._target)
+        target = self._pushed(self.jog_from())
         if target is not None:
-            self._target = target
-            self.send(target, self.get_clock().now().nanoseconds)
+            self.jog_to(target)
 
     def _pushed(self, target: np.ndarray) -> np.ndarray | None:
         """The target (J,) after a period with the sticks as they are; None, noted, where they cannot be read."""
@@ -253,8 +287,9 @@ class TeleopNode(PlainNode):
             return
         if self._target is None:
             self._tool.begin()
-            self._target = self._measured.astype(np.float64)
-        target = self._pushed(self._target) if with_joy else self._target  # such as the gripper
+        target: np.ndarray | None = self.jog_from()
+        if with_joy:
+            target = self._pushed(self.jog_from())  # such as the gripper
         if target is None:
             return
         if self._twist is not None and is_fresh:
@@ -265,8 +300,7 @@ class TeleopNode(PlainNode):
                 self.note("twist", ERROR, str(error))
                 return
             self.note("twist", OK, "the tool follows")
-        self._target = target
-        self.send(target, self.get_clock().now().nanoseconds)
+        self.jog_to(target)
 
     def _call_recorder(self, name: str) -> None:
         client = self._recorder[name]

@@ -35,6 +35,10 @@ def test_the_arm_holds_when_a_node_is_killed_and_goes_on_when_it_is_back(watcher
         assert np.ptp(held) < 0.01, f"the waist still moved by {np.ptp(held):.3f} rad"
         with pytest.raises(BringUpError, match=f"{victim} was killed by SIGKILL"):
             supervisor.check()
+        if victim == "gate":  # it would know of no emergency stop that was pressed before
+            with pytest.raises(BringUpError, match="gate was killed by SIGKILL"):
+                supervisor.revive()
+            return
         assert f"{victim} was killed by SIGKILL" in supervisor.revive()
         watcher.until(lambda: watcher.moved(300_000_000) > 0.03)
         supervisor.check()
@@ -89,6 +93,37 @@ def test_ctrl_c_ends_with_zero_and_no_orphan(lam_up):
     assert "Traceback" not in rest
     assert "Exception" not in rest
     assert all(is_gone(pid) for pid in nodes)
+
+
+IMPATIENT = """
+import os, signal, sys, threading, time
+from lam_ros.nodes.base import PlainNode, run
+
+class Slow(PlainNode):
+    def __init__(self):
+        super().__init__("slow")
+    def close(self):
+        print("closing", flush=True)
+        time.sleep(1.5)
+        print("sealed", flush=True)
+
+arguments = ["--ros-args", "-p", "robot:=desk_arm"]
+threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+raise SystemExit(run([Slow], arguments))
+"""
+
+
+def test_who_asks_twice_does_not_cut_off_what_is_being_sealed(domain):
+    process = subprocess.Popen(
+        [sys.executable, "-c", IMPATIENT], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    lines_until(process, "closing")
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, rest
+    assert "ending; what is recorded is sealed first." in rest
+    assert "sealed\n" in rest
 
 
 def test_the_death_of_a_node_ends_the_bring_up_with_its_name(lam_up):

@@ -7,13 +7,15 @@ import math
 import numpy as np
 import pytest
 from rcl_interfaces.srv import GetParameters
+from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from lam_ros.nodes.gate import GateNode
-from lam_ros.nodes.qos import LATCHED
+from lam_ros.nodes.middleware import RESTARTS
+from lam_ros.nodes.qos import LATCHED, SENSOR, STREAM
 
 STAMP = 1_700_000_000_000_000_000
 TICK = 50_000_000
@@ -99,6 +101,49 @@ def test_emergency_stop_over_topic_and_service_is_latched(graph, arm, robot, gat
     assert sent[-1].header.frame_id == "policy"
     assert graph.ask(Trigger, "lam/estop_now").success
     assert gate._gate.is_stopped
+
+
+@pytest.mark.parametrize(("qos", "ways"), [(LATCHED, 3), (STREAM, 2), (SENSOR, 1)])
+def test_an_emergency_stop_is_heard_with_any_qos_and_by_a_reliable_way_where_there_is_one(graph, gate, qos, ways):
+    button = graph.talk(Bool, "lam/estop", qos)
+    graph.until(lambda: button.get_subscription_count() == ways)
+    button.publish(Bool(data=True))
+    graph.until(lambda: gate._gate.is_stopped)
+
+
+def test_a_gate_that_is_configured_anew_stays_stopped(graph, gate):
+    assert graph.ask(Trigger, "lam/estop_now").success
+    for step in (gate.trigger_deactivate, gate.trigger_cleanup, gate.trigger_configure, gate.trigger_activate):
+        assert step() == TransitionCallbackReturn.SUCCESS
+    assert gate._gate.is_stopped
+
+
+def test_a_gate_that_had_to_begin_anew_waits_for_a_human(graph, arm, monkeypatch):
+    monkeypatch.setenv(RESTARTS, "1")
+    gate = graph.add(GateNode, robot="desk_arm")
+    graph.until(graph.said("gate", "this node began anew and may have missed one; call lam/reset_estop"))
+    assert gate._gate.is_stopped
+    assert graph.ask(Trigger, "lam/reset_estop").success
+    assert not gate._gate.is_stopped
+
+
+def test_a_gate_that_is_deactivated_brings_the_arm_to_rest_first(graph, arm, robot, gate):
+    policy = graph.talk(JointState, "lam/policy_command")
+    sent = drive(graph, arm, policy, request(robot, [1.5] + [0.0] * 6), count=60)
+    assert not gate._gate.rests
+    assert gate.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    assert gate._gate.rests
+    graph.until(lambda: sent[-1].position[0] == pytest.approx(gate._gate._motion.position[0]))
+    steps = np.diff([message.position[0] for message in sent if message.header.frame_id == "hold"])
+    assert len(steps) > 2
+    assert np.all(steps >= 0.0)
+    assert np.all(np.diff(steps) < 0.0), "it only slows down"
+
+
+def test_a_stamp_before_time_began_is_answered(graph, arm, robot, gate):
+    policy = graph.talk(JointState, "lam/policy_command")
+    sent = drive(graph, arm, policy, request(robot, [0.1] + [0.0] * 6, stamp_ns=-1_500_000_000), count=3)
+    assert (sent[-1].header.stamp.sec, sent[-1].header.stamp.nanosec) == (-2, 500_000_000)
 
 
 @pytest.mark.parametrize(

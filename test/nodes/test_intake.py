@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TransformStamped
@@ -98,6 +100,36 @@ def test_topics_come_by_pattern_of_any_type_and_late(graph, intake, tmp_path):
         ("/sensors/a", "std_msgs/msg/String"),
         ("/sensors/b", "sensor_msgs/msg/BatteryState"),
     }
+
+
+def test_a_message_that_comes_as_a_take_ends_is_not_given_to_the_next(graph, intake, tmp_path, monkeypatch):
+    publisher = graph.probe.create_publisher(String, "/late", 10)
+    receiver = intake("/late")
+    matched(graph, receiver, 1)
+    graph.until(publisher.get_subscription_count)
+    first = EpisodeWriter(tmp_path, "desk_arm", "digest", "wave")
+    receiver.begin(first)
+
+    def ends_meanwhile(stream, info):
+        """Between the look at who writes and the handing over."""
+        if receiver._writer is first:
+            arrived.append(info)
+            ending = threading.Thread(target=receiver.end)
+            ending.start()
+            ending.join()
+        return 0
+
+    arrived = []
+    monkeypatch.setattr(receiver, "_missed", ends_meanwhile)
+    publisher.publish(String(data="late"))
+    graph.until(lambda: arrived and receiver._writer is None)
+    first.discard()
+    second = EpisodeWriter(tmp_path, "desk_arm", "digest", "wave")
+    receiver.begin(second)
+    publisher.publish(String(data="in time"))
+    graph.until(lambda: second.messages)
+    receiver.end()
+    assert second.messages == 1
 
 
 def test_every_message_that_was_published_is_written_or_counted_as_lost(graph, intake, tmp_path):

@@ -18,7 +18,7 @@ from lam_ros.control.kinematics import Kinematics
 from lam_ros.errors import ConfigError
 from lam_ros.nodes.joints import joint_message
 from lam_ros.nodes.qos import LATCHED
-from lam_ros.nodes.teleop import TeleopNode
+from lam_ros.nodes.teleop import LEAD_S, TeleopNode
 from lam_ros.nodes.teleop_check import TeleopCheck
 from lam_ros.share import share_path
 
@@ -41,11 +41,23 @@ def teleop(graph, arm, tmp_path):
 
 
 @pytest.fixture
+def sent_on(graph):
+    """A gate in between, whose commands are where those of teleop go."""
+    told = graph.probe.create_publisher(JointState, "lam/command", 10)
+
+    def send_on(message):
+        message.header.frame_id = "teleop"
+        told.publish(message)
+
+    return graph.probe.create_subscription(JointState, "teleop/command", send_on, 10)
+
+
+@pytest.fixture
 def heard(graph):
     return graph.listen(JointState, "teleop/command"), graph.listen(Bool, "lam/takeover", LATCHED)
 
 
-def test_a_gamepad_drives_while_the_dead_mans_button_is_held(graph, arm, heard, teleop):
+def test_a_gamepad_drives_while_the_dead_mans_button_is_held(graph, arm, heard, sent_on, teleop):
     commands, takeovers = heard
     node = teleop("joy", joy=JOY)
     joy = graph.talk(Joy, "joy")
@@ -57,14 +69,43 @@ def test_a_gamepad_drives_while_the_dead_mans_button_is_held(graph, arm, heard, 
         return len(commands) > 5
 
     graph.until(lambda: hold(1))
-    waist = [message.position[0] for message in commands]
-    assert all(after > before for before, after in itertools.pairwise(waist))
-    assert waist[1] - waist[0] == pytest.approx(2.5 * 0.02)
+    waist = [message.position[0] for message in commands][-4:]  # the gate has answered by then
+    steps = [after - before for before, after in itertools.pairwise(waist)]
+    assert steps == pytest.approx([2.5 * 0.02] * 3)
     assert takeovers[-1].data
     graph.until(lambda: hold(0) and not takeovers[-1].data)
     graph.until(lambda: hold(1) and takeovers[-1].data)
     graph.until(graph.said("teleop", "the gamepad says nothing; nobody drives"))  # unplugged with the button held
     graph.until(lambda: not takeovers[-1].data)
+
+
+def test_what_the_gate_refuses_is_not_made_up_for_later(graph, arm, robot, heard, teleop):
+    """Without a gate that goes along, as at a pressed e-stop, a pushed stick asks for no more than a step."""
+    commands, _ = heard
+    node = teleop("joy", joy=JOY)
+    joy = graph.talk(Joy, "joy")
+    arm.publish_state(STAMP)
+    graph.until(lambda: node._measured is not None)
+    graph.until(lambda: joy.publish(Joy(axes=[1.0, 0.0], buttons=[0, 1])) or len(commands) > 20)
+    assert max(message.position[0] for message in commands) == pytest.approx(2.5 * 0.02)
+
+
+def test_a_jog_leads_a_gate_that_stands_by_no_more_than_its_ramp(graph, arm, robot, heard, teleop, paced):
+    """As at a workspace's edge: a stick that is turned round must move the arm soon."""
+    commands, _ = heard
+    node = teleop("joy", joy=JOY)
+    joy, gate = graph.talk(Joy, "joy"), graph.talk(JointState, "lam/command")
+    arm.publish_state(STAMP)
+    graph.until(lambda: node._measured is not None)
+
+    @paced
+    def push():
+        stands = joint_message(robot.joint_names, np.zeros(7), STAMP, "teleop")
+        gate.publish(stands)
+        joy.publish(Joy(axes=[1.0, 0.0], buttons=[0, 1]))
+
+    graph.until(lambda: push() or len(commands) > 50)
+    assert max(message.position[0] for message in commands) == pytest.approx(LEAD_S * 2.5)
 
 
 def test_a_leader_leads_only_while_it_is_held(graph, arm, robot, heard, teleop):
@@ -96,16 +137,16 @@ def twist(frame="", **linear):
     return message
 
 
-def test_a_twist_moves_the_tool_until_it_says_nothing_more(graph, arm, robot, heard, teleop, paced):
+def test_a_twist_moves_the_tool_until_it_says_nothing_more(graph, arm, robot, heard, sent_on, teleop, paced):
     commands, takeovers = heard
     node = teleop("twist", twist={})
     talk = graph.talk(TwistStamped, "teleop/twist")
     say = paced(talk.publish)
     arm.publish_state(STAMP, START)
     graph.until(lambda: node._measured is not None)
-    graph.until(lambda: say(twist(y=0.1)) or len(commands) > 10)
+    graph.until(lambda: say(twist(y=0.1)) or len(commands) > 20)
     kinematics = Kinematics(urdf_path(robot, "desk_arm"), robot.joint_names)
-    places = np.array([kinematics.tool_pose(np.array(message.position))[0] for message in commands])
+    places = np.array([kinematics.tool_pose(np.array(message.position))[0] for message in commands[-10:]])
     steps = np.diff(places, axis=0)
     np.testing.assert_allclose(steps[:, 1], 0.1 * 0.02, rtol=0.1)
     np.testing.assert_allclose(steps[:, [0, 2]], 0.0, atol=2e-4)
@@ -116,7 +157,9 @@ def test_a_twist_moves_the_tool_until_it_says_nothing_more(graph, arm, robot, he
     graph.until(graph.said("teleop", "teleop/twist is in the frame 'moon'"))
 
 
-def test_beside_a_gamepad_a_twist_waits_for_its_button_and_the_gripper_is_an_axis(graph, arm, heard, teleop, paced):
+def test_beside_a_gamepad_a_twist_waits_for_its_button_and_the_gripper_is_an_axis(
+    graph, arm, heard, sent_on, teleop, paced
+):
     commands, takeovers = heard
     joy_axes = {"gripper": {"axis": 0, "scale": 1.0}}
     node = teleop("twist", twist={}, joy={"deadman": 1, "axes": joy_axes})
