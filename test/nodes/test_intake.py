@@ -110,19 +110,17 @@ def test_a_message_that_comes_as_a_take_ends_is_not_given_to_the_next(graph, int
     first = EpisodeWriter(tmp_path, "desk_arm", "digest", "wave")
     receiver.begin(first)
 
-    def ends_meanwhile(stream, info):
-        """Between the look at who writes and the handing over."""
+    def ends_meanwhile(info):
+        """Just before it is handed over."""
         if receiver._writer is first:
-            arrived.append(info)
-            ending = threading.Thread(target=receiver.end)
             ending.start()
-            ending.join()
-        return 0
+            ending.join(0.3)
+        return 1
 
-    arrived = []
-    monkeypatch.setattr(receiver, "_missed", ends_meanwhile)
+    ending = threading.Thread(target=receiver.end)
+    monkeypatch.setattr(receiver, "_received_ns", ends_meanwhile)
     publisher.publish(String(data="late"))
-    graph.until(lambda: arrived and receiver._writer is None)
+    graph.until(lambda: receiver._writer is None and not ending.is_alive())
     first.discard()
     second = EpisodeWriter(tmp_path, "desk_arm", "digest", "wave")
     receiver.begin(second)
