@@ -159,7 +159,7 @@ def plot_command(
     out: Annotated[Path | None, typer.Option(help="The page; by default FOLDER/episodes.html.")] = None,
     robot: Robot = DEFAULT_ROBOT,
     rerun: Annotated[
-        Path | None, typer.Option(help="Write a Rerun recording (.rrd) too; needs `lam_ros[view]`.")
+        Path | None, typer.Option(help="Write a Rerun recording (.rrd) too; needs the extra `view`.")
     ] = None,
 ) -> None:
     """One self-contained HTML page: a table, thumbnails of each camera, joints over time."""
@@ -284,7 +284,7 @@ def export_command(
     everything: Annotated[bool, typer.Option("--all", help="Failures and FAIL verdicts too.")] = False,
     blur_faces: Annotated[bool, typer.Option("--anonymise", help="Blur faces; see `lam episodes anonymise`.")] = False,
 ) -> None:
-    """Write the episodes, aligned at the policy's ticks, for another tool. Needs `lam_ros[interop]`.
+    """Write the episodes, aligned at the policy's ticks, for another tool. Needs the extra `interop`.
 
     Episodes come to LeRobot with joints in rad and m, and to robomimic as absolute joint targets.
     """
@@ -312,7 +312,7 @@ def export_command(
 def anonymise_command(
     folder: Folder, out: Annotated[Path, typer.Option(help="Folder that the anonymised copies go to.")]
 ) -> None:
-    """Copy all episodes with every face in them blurred; the manifests say so. Needs `lam_ros[anonymise]`.
+    """Copy all episodes with every face in them blurred; the manifests say so. Needs the extra `anonymise`.
 
     No detector finds every face: look the copies through (`lam episodes plot`) before you pass them on. To export
     without faces, export the copies.

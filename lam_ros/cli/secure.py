@@ -30,7 +30,7 @@ def secure(
 
     Then only the gate may command the robot, only teleop may drive by hand, only the operator may release the emergency
     stop, and whoever has no key does not take part. The middleware must have been built with DDS security (ROS 2's
-    Debian packages are; the wheels of `pip install 'lam_ros[ros]'` are not). Keep KEYSTORE/private off the robot.
+    Debian packages are; the wheels of the extra `ros` are not). Keep KEYSTORE/private off the robot.
     """
     from lam_ros.security import make_keystore
 

@@ -70,6 +70,14 @@ class GateNode(LamNode):
         self.figure("astray", lambda: self._gate.astray)
         self.figure("emergency stop", lambda: self._gate.is_stopped)
 
+    def _check_topics(self) -> None:
+        super()._check_topics()
+        if not self._needs:  # not configured
+            return
+        others = self.count_publishers(self.robot.command.topic) - 1
+        said = f"{others} more publish {self._to_robot.topic_name}; end them: two who command one arm fight over it"
+        self.note("rivals", WARN if others > 0 else OK, said if others > 0 else "nobody else commands the robot")
+
     def start(self) -> None:
         self._gate.reset()
 

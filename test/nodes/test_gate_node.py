@@ -13,6 +13,7 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from lam_ros.nodes.base import OK
 from lam_ros.nodes.gate import GateNode
 from lam_ros.nodes.middleware import RESTARTS
 from lam_ros.nodes.qos import LATCHED, SENSOR, STREAM
@@ -138,6 +139,13 @@ def test_a_gate_that_is_deactivated_brings_the_arm_to_rest_first(graph, arm, rob
     assert len(steps) > 2
     assert np.all(steps >= 0.0)
     assert np.all(np.diff(steps) < 0.0), "it only slows down"
+
+
+def test_it_says_when_somebody_else_commands_the_robot_too(graph, gate):
+    rival = graph.probe.create_publisher(JointTrajectory, "robot/command", 10)
+    graph.until(graph.said("gate", "1 more publish /robot/command; end them"))
+    graph.probe.destroy_publisher(rival)
+    graph.until(lambda: gate._status["rivals"] == (OK, "nobody else commands the robot"))
 
 
 def test_a_stamp_before_time_began_is_answered(graph, arm, robot, gate):
