@@ -32,10 +32,11 @@ class GateNode(LamNode):
 
     def configure(self) -> None:
         self._is_simulated = bool(self.parameter("use_sim_time"))
-        was_stopped = hasattr(self, "_gate") and self._gate.is_stopped
+        is_new = not hasattr(self, "_gate")
+        is_stopped = was_restarted() if is_new else self._gate.is_stopped
         self._gate = Gate(Rules.of(self.robot, self.robot_file))
-        self._gate.is_stopped = was_stopped or was_restarted()
-        if was_restarted():
+        self._gate.is_stopped = is_stopped
+        if is_new and is_stopped:
             self.note("emergency stop", ERROR, "this node began anew and may have missed one; call lam/reset_estop")
         self._sent_count = 0
         self._last_driver: Driver | None = None

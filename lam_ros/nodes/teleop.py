@@ -287,9 +287,7 @@ class TeleopNode(PlainNode):
             return
         if self._target is None:
             self._tool.begin()
-        target: np.ndarray | None = self.jog_from()
-        if with_joy:
-            target = self._pushed(self.jog_from())  # such as the gripper
+        target = self._pushed(self.jog_from()) if with_joy else self.jog_from()  # such as the gripper
         if target is None:
             return
         if self._twist is not None and is_fresh:
