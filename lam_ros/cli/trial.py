@@ -96,6 +96,10 @@ def _perform(
                 console.print(f"[bold]trial {number + 1} of {len(turns)}[/]: set the scene, then press space")
                 if _key(keys, conductor, " q") == "q":
                     return
+                if conductor.is_taken_over:
+                    console.print("somebody drives by hand; let go, and the trial begins")
+                    while conductor.is_taken_over:
+                        conductor.spin()
                 name, file = list(checkpoints.items())[turns[number]]
                 conductor.swap_checkpoint(str(file.resolve()), name)
                 turn = _one(conductor, keys, number, name, seconds)

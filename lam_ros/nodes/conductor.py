@@ -61,6 +61,7 @@ class Conductor:
         self.events: list[str] = []  # what was said on recorder/event
         self._event_publisher = self._node.create_publisher(String, "recorder/event", LATCHED)
         self._node.create_subscription(String, "recorder/event", lambda event: self.events.append(event.data), LATCHED)
+        self.is_taken_over = False
         self.was_taken_over = False  # whether a human has driven since somebody set it to False
         self._node.create_subscription(Bool, "lam/takeover", self._on_takeover, LATCHED)
         self._clients: dict[str, Any] = {}
@@ -74,6 +75,7 @@ class Conductor:
             self._figures[status.name.rpartition("/")[2]] = {entry.key: entry.value for entry in status.values}
 
     def _on_takeover(self, message: Bool) -> None:
+        self.is_taken_over = message.data
         self.was_taken_over |= message.data
 
     def tell(self, event: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
@@ -26,10 +27,15 @@ def test_two_policies_are_compared_blind_by_key_time_and_takeover(watcher, turni
     drivers = []
     watcher.node.create_subscription(JointState, "lam/command", lambda sent: drivers.append(sent.header.frame_id), 50)
 
-    def begin(number):
+    def begin(number, meanwhile=lambda: None):
         terminal.until_shows(f"trial {number} of 4: set the scene", 120.0)
+        heard_s = time.monotonic() + 1.0
+        watcher.until(
+            lambda: time.monotonic() > heard_s
+        )  # what the last trial's policy commanded is no longer on its way
         drivers.clear()
         terminal.type(" ")
+        meanwhile()
         watcher.until(lambda: "policy" in drivers, 60.0)
         return lambda ending: terminal.until_shows(f"trial {number}: {ending}", 60.0)
 
@@ -40,8 +46,12 @@ def test_two_policies_are_compared_blind_by_key_time_and_takeover(watcher, turni
     takeovers = watcher.node.create_publisher(Bool, "lam/takeover", LATCHED)
     takeovers.publish(Bool(data=True))
     ends("takeover")
-    takeovers.publish(Bool(data=False))
-    begin(3)("time")
+
+    def let_go():
+        terminal.until_shows("somebody drives by hand; let go, and the trial begins", 60.0)
+        takeovers.publish(Bool(data=False))
+
+    begin(3, meanwhile=let_go)("time")
     terminal.until_shows("trial 4 of 4", 120.0)
     terminal.type("q")
     terminal.until_shows("out of", 60.0)
