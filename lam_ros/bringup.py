@@ -70,6 +70,11 @@ class NodeSpec:
         """Whether it may come back by itself after it died: nothing that commands the robot, or drives by hand."""
         return self.is_lifecycle and self.name != "gate"
 
+    @property
+    def seals(self) -> bool:
+        """Whether it needs its time to end, SEALING_S at most: what it has recorded is sealed first."""
+        return self.name == "recorder"
+
 
 NODES: dict[str, NodeSpec] = {
     spec.name: spec
@@ -442,8 +447,8 @@ class Supervisor:
     def stop(self) -> None:
         """Interrupt all, what moves the arm first; then terminate, then kill whoever does not listen."""
         order = list(reversed(self._running.values()))
-        sealing = [popen for process, popen in order if process.node.name == "recorder"]
-        others = [popen for process, popen in order if process.node.name != "recorder"]
+        sealing = [popen for process, popen in order if process.node.seals]
+        others = [popen for process, popen in order if not process.node.seals]
         _tell([popen for _, popen in order], signal.SIGINT, 0.0)
         for group, grace_s in ((others, GRACE_S), (sealing, SEALING_S)):
             _wait(group, grace_s)

@@ -179,7 +179,7 @@ def _node(process: Process, parameters: Mapping[str, Any], given: Mapping[str, A
         "respawn": respawns,
         "respawn_delay": RESPAWN_DELAY_S,
     }
-    if spec.name == "recorder":
+    if spec.seals:
         said["sigterm_timeout"] = str(SEALING_S)
     if given["namespace"]:  # its own simulator's time, not its neighbour's
         said["remappings"] = [("/clock", "clock")]

@@ -29,10 +29,9 @@ def test_two_policies_are_compared_blind_by_key_time_and_takeover(watcher, turni
 
     def begin(number, meanwhile=lambda: None):
         terminal.until_shows(f"trial {number} of 4: set the scene", 120.0)
+        # What the last trial's policy commanded may still be on its way.
         heard_s = time.monotonic() + 1.0
-        watcher.until(
-            lambda: time.monotonic() > heard_s
-        )  # what the last trial's policy commanded is no longer on its way
+        watcher.until(lambda: time.monotonic() > heard_s)
         drivers.clear()
         terminal.type(" ")
         meanwhile()

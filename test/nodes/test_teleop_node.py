@@ -40,6 +40,12 @@ def teleop(graph, arm, tmp_path):
     return start
 
 
+def measured(graph, arm, node, position=None):
+    """Tell the node where the arm is, and wait until it knows."""
+    arm.publish_state(STAMP, position)
+    graph.until(lambda: node._measured is not None)
+
+
 @pytest.fixture
 def sent_on(graph):
     """A gate in between, whose commands are where those of teleop go."""
@@ -61,12 +67,11 @@ def test_a_gamepad_drives_while_the_dead_mans_button_is_held(graph, arm, heard, 
     commands, takeovers = heard
     node = teleop("joy", joy=JOY)
     joy = graph.talk(Joy, "joy")
-    arm.publish_state(STAMP)
-    graph.until(lambda: node._measured is not None)
+    measured(graph, arm, node)
 
     def hold(pressed):
         joy.publish(Joy(axes=[1.0, 0.0], buttons=[0, pressed]))
-        return len(commands) > 5
+        return len(commands) > 20
 
     graph.until(lambda: hold(1))
     waist = [message.position[0] for message in commands][-4:]  # the gate has answered by then
@@ -84,8 +89,7 @@ def test_what_the_gate_refuses_is_not_made_up_for_later(graph, arm, robot, heard
     commands, _ = heard
     node = teleop("joy", joy=JOY)
     joy = graph.talk(Joy, "joy")
-    arm.publish_state(STAMP)
-    graph.until(lambda: node._measured is not None)
+    measured(graph, arm, node)
     graph.until(lambda: joy.publish(Joy(axes=[1.0, 0.0], buttons=[0, 1])) or len(commands) > 20)
     assert max(message.position[0] for message in commands) == pytest.approx(2.5 * 0.02)
 
@@ -95,8 +99,7 @@ def test_a_jog_leads_a_gate_that_stands_by_no_more_than_its_ramp(graph, arm, rob
     commands, _ = heard
     node = teleop("joy", joy=JOY)
     joy, gate = graph.talk(Joy, "joy"), graph.talk(JointState, "lam/command")
-    arm.publish_state(STAMP)
-    graph.until(lambda: node._measured is not None)
+    measured(graph, arm, node)
 
     @paced
     def push():
@@ -142,8 +145,7 @@ def test_a_twist_moves_the_tool_until_it_says_nothing_more(graph, arm, robot, he
     node = teleop("twist", twist={})
     talk = graph.talk(TwistStamped, "teleop/twist")
     say = paced(talk.publish)
-    arm.publish_state(STAMP, START)
-    graph.until(lambda: node._measured is not None)
+    measured(graph, arm, node, START)
     graph.until(lambda: say(twist(y=0.1)) or len(commands) > 20)
     kinematics = Kinematics(urdf_path(robot, "desk_arm"), robot.joint_names)
     places = np.array([kinematics.tool_pose(np.array(message.position))[0] for message in commands[-10:]])
@@ -164,8 +166,7 @@ def test_beside_a_gamepad_a_twist_waits_for_its_button_and_the_gripper_is_an_axi
     joy_axes = {"gripper": {"axis": 0, "scale": 1.0}}
     node = teleop("twist", twist={}, joy={"deadman": 1, "axes": joy_axes})
     talk, joy = graph.talk(TwistStamped, "teleop/twist"), graph.talk(Joy, "joy")
-    arm.publish_state(STAMP, START)
-    graph.until(lambda: node._measured is not None)
+    measured(graph, arm, node, START)
 
     @paced
     def hold(pressed):
