@@ -40,6 +40,7 @@ WINDOW_MESSAGES = 2000
 WAIT_NS = 200_000_000
 TAKE_AT_ONCE = 50
 REST_S = 0.003  # let some messages gather: a wait costs as much as a small message. Their times are the middleware's.
+CATCH_UP_S = 2.0  # at most, as a take ends, for what has arrived and was not taken yet on a busy machine
 EVENTS_PERIOD_S = 0.5
 STALLED_S = 0.5  # without a message for so long, and three periods, a topic has stalled
 
@@ -196,6 +197,7 @@ class Intake:
         self._lock = threading.Lock()
         self.backlog_bytes = 0
         self._wake = self._node.create_guard_condition(lambda: None)
+        self._caught_up: threading.Event | None = None  # set once all that had arrived when it was put here is taken
         self._is_receiving = True
         self._subscribed = 0
         self._receiver = threading.Thread(target=self._receive_all, name="intake", daemon=True)
@@ -218,10 +220,14 @@ class Intake:
         wait_set.clear_entities()
         wait_set.add_guard_condition(self._wake.handle)
         indices = [wait_set.add_subscription(stream.subscription.handle) for stream in streams]
+        asked = self._caught_up
         wait_set.wait(WAIT_NS)
+        is_all = True
         for stream, index in zip(streams, indices, strict=True):
             if wait_set.is_ready("subscription", index):
-                self._take(stream)
+                is_all &= self._take(stream)
+        if asked is not None and is_all:
+            asked.set()
         time.sleep(REST_S)
 
     def _hear_events(self, streams: list[Stream]) -> None:
@@ -239,13 +245,14 @@ class Intake:
                 if handler.is_ready(wait_set):
                     handler.callback(handler.take_data())
 
-    def _take(self, stream: Stream) -> None:
-        """Take what has arrived on a topic; not for ever, since the others wait."""
+    def _take(self, stream: Stream) -> bool:
+        """Take what has arrived on a topic; not for ever, since the others wait. Whether that was all."""
         for _ in range(TAKE_AT_ONCE):
             taken = stream.subscription.handle.take_message(stream.subscription.msg_type, True)
             if taken is None:
-                return
+                return True
             self._on_message(stream, *taken)
+        return False
 
     # Topics
 
@@ -401,7 +408,8 @@ class Intake:
             self._writer = writer
 
     def end(self) -> None:
-        """Stop handing on; when this returns, all that arrived is written."""
+        """Stop handing on; when this returns, all that had arrived when it was called is written."""
+        self._catch_up()
         with self._lock:
             writer, self._writer = self._writer, None
             self._queue.put(None)
@@ -410,6 +418,15 @@ class Intake:
         for stream in self.streams.values():
             # What the middleware says is lost shows as a gap too, unless nothing came after it.
             writer.count_lost(stream.topic.name, max(0, stream.lost_events - stream.lost))
+
+    def _catch_up(self) -> None:
+        """Wait until the intake thread has taken what has arrived: the last moments of a take are its success."""
+        self._caught_up = threading.Event()
+        self._wake.trigger()
+        deadline_s = time.monotonic() + CATCH_UP_S
+        while self._receiver.is_alive() and time.monotonic() < deadline_s and not self._caught_up.wait(0.05):
+            pass
+        self._caught_up = None
 
     def _write_all(self, writer: EpisodeWriter) -> None:
         while (entry := self._queue.get()) is not None:

@@ -40,7 +40,7 @@ def test_keys_move_the_arm_and_record_a_take(watcher, terminal, tmp_path):
         def press():
             terminal.type("q")
             terminal.read()
-            return watcher.samples[-1][1] > start + 0.3
+            return watcher.samples[-1][1] > start + 1.0
 
         watcher.until(press)
         terminal.type("+\r")

@@ -102,6 +102,24 @@ def test_topics_come_by_pattern_of_any_type_and_late(graph, intake, tmp_path):
     }
 
 
+def test_what_has_arrived_when_a_take_ends_is_in_it(graph, intake, tmp_path, monkeypatch):
+    """On a machine so busy that the intake comes to take it only later."""
+    publisher = graph.probe.create_publisher(String, "/burst", 100)
+    receiver = intake("/burst")
+    matched(graph, receiver, 1)
+    graph.until(publisher.get_subscription_count)
+    writer = EpisodeWriter(tmp_path, "desk_arm", "digest", "wave")
+    receiver.begin(writer)
+    monkeypatch.setattr("lam_ros.nodes.intake.REST_S", 0.5)
+    publisher.publish(String(data="first"))
+    graph.until(lambda: writer.messages)
+    for _ in range(99):
+        publisher.publish(String(data="while the intake rests"))
+    receiver.end()
+    assert writer.messages == 100
+    writer.discard()
+
+
 def test_a_message_that_comes_as_a_take_ends_is_not_given_to_the_next(graph, intake, tmp_path, monkeypatch):
     publisher = graph.probe.create_publisher(String, "/late", 10)
     receiver = intake("/late")
@@ -110,15 +128,16 @@ def test_a_message_that_comes_as_a_take_ends_is_not_given_to_the_next(graph, int
     first = EpisodeWriter(tmp_path, "desk_arm", "digest", "wave")
     receiver.begin(first)
 
-    def ends_meanwhile(info):
-        """Just before it is handed over."""
-        if receiver._writer is first:
+    def ends_meanwhile(topic, messages):
+        """Just before the message is handed over."""
+        if ending.ident is None:
             ending.start()
-            ending.join(0.3)
-        return 1
+            ending.join(5.0)
 
     ending = threading.Thread(target=receiver.end)
-    monkeypatch.setattr(receiver, "_received_ns", ends_meanwhile)
+    monkeypatch.setattr("lam_ros.nodes.intake.CATCH_UP_S", 0.0)
+    monkeypatch.setattr(receiver, "_missed", lambda stream, info: 1)
+    monkeypatch.setattr(first, "count_lost", ends_meanwhile)
     publisher.publish(String(data="late"))
     graph.until(lambda: receiver._writer is None and not ending.is_alive())
     first.discard()
