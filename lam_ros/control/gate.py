@@ -71,6 +71,15 @@ class Trespass:
 
 
 @dataclass(frozen=True)
+class Rest:
+    """Where a motion would come to rest (J,) if it stopped now, and how far (m) that is out of the workspace."""
+
+    motion: Motion
+    place: np.ndarray
+    depth_m: float
+
+
+@dataclass(frozen=True)
 class Rules:
     """What a gate holds an arm to.
 
@@ -80,7 +89,8 @@ class Rules:
         ramp_s: how long a new driver takes to come to full speed.
         waits_after_teleop: whether the policy waits for ``resume`` after a human drove.
         following: how far (J,) measured may be from commanded; None does not look.
-        workspace: how far joint positions (J,) put the arm out of where it may be; None allows all.
+        workspace: how far joint positions (J,) put the arm out of where it may be; beyond a depth (m) that it is given,
+            it need not look on. None allows all.
         joints: names, for sentences.
     """
 
@@ -89,7 +99,7 @@ class Rules:
     ramp_s: float = 0.0
     waits_after_teleop: bool = False
     following: np.ndarray | None = None
-    workspace: Callable[[np.ndarray], Trespass] | None = None
+    workspace: Callable[[np.ndarray, float], Trespass] | None = None
     joints: tuple[str, ...] = ()
 
     @classmethod
@@ -141,6 +151,7 @@ class Gate:
         self._measured: np.ndarray | None = None
         self._measured_at = LONG_AGO
         self._motion: Motion | None = None
+        self._rest: Rest | None = None
         self._sent_at = LONG_AGO
         self._request_at = LONG_AGO
         self._teleop_at = LONG_AGO
@@ -323,18 +334,22 @@ class Gate:
         goal = np.clip(target, self._rules.limits.lower, self._rules.limits.upper)
         if trespass is None:
             return self._limiter.towards(motion, goal, dt_s, speed)
-        (rest,) = self._limiter.stopping(motion)
-        allowed_m = max(trespass(rest).depth_m, EDGE_M)  # an arm that was found outside may come back
-        found = trespass(goal)
+        rest = self._rest
+        if rest is None or rest.motion is not motion:  # else the last tick has looked there
+            (place,) = self._limiter.stopping(motion)
+            rest = Rest(motion, place, trespass(place, np.inf).depth_m)
+        allowed_m = max(rest.depth_m, EDGE_M)  # an arm that was found outside may come back
+        found = trespass(goal, allowed_m)
         if found.depth_m > allowed_m:
             self.warning = f"{found.words}; it goes as far as it may."
-            goal = _furthest(rest, goal, lambda place: trespass(place).depth_m <= allowed_m)
+            goal = _furthest(rest.place, goal, lambda place: trespass(place, allowed_m).depth_m <= allowed_m)
         moved = self._limiter.towards(motion, goal, dt_s, speed)
         for place in (moved.position, *self._limiter.stopping(moved, STOPPING_PLACES)):
-            found = trespass(place)
-            if found.depth_m > allowed_m and found.depth_m > trespass(motion.position).depth_m:
+            found = trespass(place, np.inf)
+            if found.depth_m > allowed_m and found.depth_m > trespass(motion.position, np.inf).depth_m:
                 self.warning = f"on its way {found.words}; it stops before."
                 return self._limiter.braking(motion, dt_s)
+        self._rest = Rest(moved, place, found.depth_m)  # the last place looked at
         return moved
 
     def _send(self, motion: Motion, now_ns: int, stamp_ns: int | None, dt_ns: int) -> Sent:

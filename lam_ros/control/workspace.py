@@ -44,6 +44,7 @@ class Workspace:
         self._model, self._data = model, mujoco.MjData(model)
         self._numbers = joint_numbers(model, joints, urdf)
         self._address = model.jnt_qposadr[self._numbers]
+        self._qpos, self._xpos = self._data.qpos, self._data.xpos  # each look at the data makes new views
         clearance = self._described.self_clearance_m
         model.geom_margin[:] = clearance / 2  # MuJoCo adds those of a pair
         solid = (model.geom_contype != 0) | (model.geom_conaffinity != 0)
@@ -56,7 +57,7 @@ class Workspace:
         return np.clip(0.0, np.where(limited, lower, -np.inf), np.where(limited, upper, np.inf))
 
     def _place(self, position: np.ndarray) -> None:
-        self._data.qpos[self._address] = position
+        self._qpos[self._address] = position
         mujoco.mj_kinematics(self._model, self._data)
 
     def _close_pairs(self) -> list[tuple[tuple[int, int], float]]:
@@ -68,17 +69,21 @@ class Workspace:
         bodies = np.sort(self._model.geom_bodyid[contacts.geom], axis=1).tolist()
         return [((first, second), distance) for (first, second), distance in zip(bodies, contacts.dist, strict=True)]
 
-    def trespass(self, position: np.ndarray) -> Trespass:
-        """How far joint positions (J,) put the arm out of its workspace."""
+    def trespass(self, position: np.ndarray, enough_m: float = np.inf) -> Trespass:
+        """How far joint positions (J,) put the arm out of its workspace.
+
+        Args:
+            enough_m: links are not looked at where the tool is further out than that: it takes most of the time.
+        """
         self._place(position)
         depth_m, words = 0.0, ""
         # Plain numbers: for three of them NumPy takes ten times as long.
-        for axis, at, (lower, upper) in zip(AXES, self._data.xpos[self._tool].tolist(), self._box, strict=True):
+        for axis, at, (lower, upper) in zip(AXES, self._xpos[self._tool].tolist(), self._box, strict=True):
             beyond_m = max(lower - at, at - upper)
             if beyond_m > depth_m:
                 depth_m = beyond_m
                 words = f"the tool would be at {axis} {at:.3f} m, outside {lower:g} to {upper:g}"
-        clearance_m = self._described.self_clearance_m
+        clearance_m = self._described.self_clearance_m if depth_m <= enough_m else 0.0
         for (first, second), distance_m in self._close_pairs() if clearance_m else ():
             if clearance_m - distance_m > depth_m:
                 depth_m = clearance_m - distance_m

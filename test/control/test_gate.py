@@ -289,7 +289,7 @@ def test_a_joint_that_lags_as_joints_do_is_let_alone() -> None:
 def box(upper: float) -> Rules:
     """The first joint may go no further than ``upper``."""
 
-    def trespass(position: np.ndarray) -> Trespass:
+    def trespass(position: np.ndarray, enough_m: float) -> Trespass:
         return Trespass(max(0.0, position[0] - upper), f"the lift would be at {position[0]:.2f}")
 
     return Rules(LIMITS, STALENESS_S, workspace=trespass)

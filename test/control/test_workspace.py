@@ -51,6 +51,34 @@ def test_a_wider_clearance_is_met_sooner(robot: RobotConfig) -> None:
     assert first[1] < first[0]
 
 
+@pytest.mark.parametrize("allowed_m", [0.0, 0.005, 0.03])
+def test_a_short_look_judges_as_a_long_one(robot: RobotConfig, allowed_m: float) -> None:
+    judged, rng = workspace(robot, z=[0.05, 0.5], self_clearance_m=0.03), np.random.default_rng(0)
+    places = rng.uniform(*robot.position_limits, (300, len(HOME)))
+    outside = [judged.trespass(place).depth_m > allowed_m for place in places]
+    assert [judged.trespass(place, allowed_m).depth_m > allowed_m for place in places] == outside
+    assert 30 < sum(outside) < 270
+
+
+def test_what_the_gate_remembers_of_its_last_look_changes_no_command(robot: RobotConfig) -> None:
+    judged, rng = workspace(robot, z=[0.05, 0.5], self_clearance_m=0.01), np.random.default_rng(0)
+    remembers, forgets = (Gate(Rules(MotionLimits.of(robot), 0.15, workspace=judged.trespass)) for _ in range(2))
+    last = HOME
+    for tick in range(200):
+        now_ns = tick * 50_000_000
+        if tick % 20 == 0:
+            goal = rng.uniform(*robot.position_limits)
+        forgets._rest = None
+        for gate in (remembers, forgets):
+            gate.measured(last, now_ns)
+        one, other = (gate.request(Request(Driver.POLICY, goal, now_ns), now_ns) for gate in (remembers, forgets))
+        assert one is not None
+        assert other is not None
+        np.testing.assert_array_equal(one.position, other.position)
+        last = one.position
+    assert remembers._rest is not None
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_gate_keeps_the_arm_in_its_box_whatever_is_asked(robot: RobotConfig, seed: int) -> None:
     judged, rng = workspace(robot, z=[0.05, 0.5], self_clearance_m=0.01), np.random.default_rng(seed)
