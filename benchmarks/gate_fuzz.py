@@ -1,11 +1,13 @@
-"""Random requests by the million: not one command may leave the limits of position, velocity, acceleration or jerk.
+"""Random requests by the million: not one command may leave the limits of position, velocity, acceleration or jerk, nor
+lead out of a workspace.
 
     python benchmarks/gate_fuzz.py [--sequences 1000000] [--jobs 2] [--seed 0] [--out FILE]
 
 Each sequence is one arm (random limits, 1 to 7 joints) and some events: requests by policy and human (in reach, far
 off, NaN, infinite, with joints missing), joint states (right, jumping, NaN), ticks, e-stops, takeovers, pauses, a clock
-that goes backwards. What is sent is judged from outside, by divided differences of positions over time: of samples of a
-motion whose n-th derivative is bounded, n! times the n-th divided difference keeps the bound, however uneven the times.
+that goes backwards. One arm of three has a workspace, which ends at a plane through the space of its joints. What is
+sent is judged from outside, by divided differences of positions over time: of samples of a motion whose n-th derivative
+is bounded, n! times the n-th divided difference keeps the bound, however uneven the times.
 The gate's cost is measured on the same arm with 7 joints, with and without a workspace.
 """
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,23 +24,30 @@ from pathlib import Path
 import numpy as np
 
 from lam_ros.config import WorkspaceConfig, load_robot
-from lam_ros.control.gate import FIRST_STEP_NS, Driver, Gate, Request, Rules, Sent
+from lam_ros.control.gate import FIRST_STEP_NS, Driver, Gate, Request, Rules, Sent, Trespass
 from lam_ros.control.limits import MotionLimits
 
 STALENESS_S = 0.1
 STALENESS_NS = 100_000_000
 SLACK = 1e-6  # share of a limit
+DEPTH_SLACK = 1e-5  # out of a workspace
 SHORTEST_JUDGED_S = 5e-4  # nearer samples say nothing of a third derivative in double precision
 BATCH = 2000
 WORKSPACE = WorkspaceConfig(z=(0.03, 0.6), self_clearance_m=0.01)
 KINDS = ("request", "request", "request", "state", "state", "tick", "tick", "estop", "reset", "takeover")
 
+Depth = Callable[[np.ndarray], float]  # how far joint positions (J,) are out of a workspace
+
+
+def no_depth(position: np.ndarray) -> float:
+    return 0.0
+
 
 class Judge:
-    """Knows the limits and what was sent; nothing of how it was found."""
+    """Knows the limits, the workspace and what was sent; nothing of how it was found."""
 
-    def __init__(self, limits: MotionLimits) -> None:
-        self._limits = limits
+    def __init__(self, limits: MotionLimits, depth: Depth) -> None:
+        self._limits, self._depth, self._deepest = limits, depth, 0.0
         self.places: list[np.ndarray] = []
         self.times: list[float] = []
         self.commands = 0
@@ -45,6 +55,7 @@ class Judge:
 
     def began(self, position: np.ndarray, at_s: float) -> None:
         """The arm stood there, and had stood there."""
+        self._deepest = self._depth(position)  # found outside, it may come back, and go no further out
         self.places = [position] * 4
         self.times = [at_s - 0.3, at_s - 0.2, at_s - 0.1, at_s]
 
@@ -56,6 +67,8 @@ class Judge:
         )
         if out or not np.isfinite(position).all():
             self.violations.append("position")
+        if self._depth(position) > self._deepest + DEPTH_SLACK:
+            self.violations.append("workspace")
         if at_s - self.times[-1] < SHORTEST_JUDGED_S:  # too near for differences; it may not jump either
             if np.any(np.abs(position - start) > limits.velocity * SHORTEST_JUDGED_S + 1e-9):
                 self.violations.append("velocity")
@@ -91,11 +104,23 @@ def random_target(rng: np.random.Generator, limits: MotionLimits) -> np.ndarray:
     return target
 
 
+def random_depth(rng: np.random.Generator, limits: MotionLimits) -> Depth:
+    """How far joint positions (J,) are beyond a plane that a place within the limits lies in."""
+    normal = rng.standard_normal(len(limits.lower))
+    normal /= np.linalg.norm(normal)
+    edge = normal @ rng.uniform(limits.lower, limits.upper)
+    return lambda position: max(0.0, float(normal @ position - edge))
+
+
 def sequence(seed: int) -> tuple[int, int, int, list[str]]:
     """Events, commands, faults at which the gate stopped itself, and violations of one."""
     rng = np.random.default_rng(seed)
     limits = random_limits(rng)
-    gate, judge = Gate(Rules(limits, STALENESS_S, ramp_s=float(rng.choice([0.0, 0.3])))), Judge(limits)
+    rules, depth = Rules(limits, STALENESS_S, ramp_s=float(rng.choice([0.0, 0.3]))), no_depth
+    if seed % 3 == 0:
+        depth = random_depth(np.random.default_rng([seed, 1]), limits)
+        rules = replace(rules, workspace=lambda position, enough: Trespass(depth(position)))
+    gate, judge = Gate(rules), Judge(limits, depth)
     now_ns, sent_ns, measured = int(rng.integers(2**40)), -(2**62), rng.uniform(limits.lower, limits.upper)
     latest_ns, asked, faults = now_ns, int(rng.integers(3, 20)), 0
     gate.measured(measured, now_ns)
