@@ -32,6 +32,7 @@ PR_SET_PDEATHSIG = 1
 FOLLOW_PARENT = "LAM_ROS_FOLLOW_PARENT"  # set by launch files for their nodes
 GRACE_S = 6.0  # for a node to stop by itself
 SEALING_S = 600.0  # for the recorder: an episode of some GB is written to the disk, and read back
+GPU_DEVICES = ("/dev/dri/renderD128", "/dev/nvidia0", "/dev/dxg")
 CONTROLLERS_TIMEOUT_S = 60  # for Gazebo to run them
 BringUp = Literal["simulate", "record", "deploy", "gate"]
 Simulator = Literal["embedded", "gazebo"]
@@ -136,8 +137,8 @@ class GazeboOptions:
 
     Attributes:
         version: harmonic (and later), fortress, or auto: whichever is installed.
-        headless: without a window.
-        render_engine: of the cameras: ogre2, or ogre where there is no GPU.
+        headless: without a window; where there is no display there is none anyway.
+        render_engine: of the cameras: ogre2, ogre, or auto: ogre2 where there is a GPU.
         world: an SDF of your own instead of the task's; it must hold the arm and the task's objects by their names.
         ros2_control: whether ros2_control's controllers move the arm, instead of Gazebo's own.
         namespace: of the controllers: the nodes' own.
@@ -145,7 +146,7 @@ class GazeboOptions:
 
     version: Literal["auto", "harmonic", "fortress"] = "auto"
     headless: bool = False
-    render_engine: str = "ogre2"
+    render_engine: str = "auto"
     world: str = ""
     ros2_control: bool = False
     namespace: str = ""
@@ -239,11 +240,17 @@ def _prefix_of(package: str) -> Path | None:
     return None
 
 
+def _render_engine() -> str:
+    """Of Gazebo's cameras on this machine; ogre2 asks for more than drivers without a GPU have."""
+    return "ogre2" if any(Path(device).exists() for device in GPU_DEVICES) else "ogre"
+
+
 def gazebo_processes(options: Options) -> list[Process]:
     """Gazebo with the task's world, the bridge to ROS, and the node that makes a robot of them.
 
     Raises:
-        BringUpError: Gazebo or ros_gz_bridge is not installed, or the robot cannot be commanded there.
+        BringUpError: Gazebo or ros_gz_bridge is not installed, the robot cannot be commanded there, or its cameras have
+            no display to draw on.
     """
     from lam_ros.simulation.gazebo import bridge_table, world_sdf
 
@@ -259,6 +266,13 @@ def gazebo_processes(options: Options) -> list[Process]:
         )
     if _prefix_of("ros_gz_bridge") is None:
         raise BringUpError("ros_gz_bridge is not installed: `apt install ros-<distro>-ros-gz-bridge`.")
+    has_display = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    engine = _render_engine() if given.render_engine == "auto" else given.render_engine
+    if engine == "ogre" and not has_display and not given.world:
+        raise BringUpError(
+            "Gazebo's render engine ogre draws on a display only, and there is none: `apt install xvfb`, and "
+            "`xvfb-run -a` before the command; or, with a GPU, render_engine:=ogre2."
+        )
     folder = Path(tempfile.mkdtemp(prefix="lam_ros_gazebo_"))
     world, table = folder / f"{options.task}.sdf", folder / "bridge.yaml"
     controllers = folder / "controllers.yaml" if given.ros2_control else None
@@ -267,12 +281,13 @@ def gazebo_processes(options: Options) -> list[Process]:
         if not world.is_file():
             raise BringUpError(f"there is no world {world}; give the path of an SDF file.")
     else:
-        sdf = world_sdf(robot, options.task, options.robot, version, given.render_engine, controllers, given.namespace)
+        sdf = world_sdf(robot, options.task, options.robot, version, engine, controllers, given.namespace)
         world.write_text(sdf)
     rows = bridge_table(robot, options.task, options.robot, given.ros2_control)
     table.write_text(yaml.safe_dump(rows, sort_keys=False))
     run = ("gz", "sim") if version == "harmonic" else ("ign", "gazebo")
-    command = (*run, "-r", *(("-s", "--headless-rendering") if given.headless else ()), str(world))
+    without_display = ("--headless-rendering",) if engine == "ogre2" else ()
+    command = (*run, "-r", *(("-s", *without_display) if given.headless or not has_display else ()), str(world))
     seed = {name: value for name, value in options.simulation.items() if name == "seed"}
     how = {"gz_version": version, "ros2_control": given.ros2_control}
     parameters = {"robot": options.robot, "task": options.task, "use_sim_time": True, **how, **seed}

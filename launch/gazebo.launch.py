@@ -9,7 +9,7 @@ ARGUMENTS = {
     "composed": "false",
     "gz_version": "auto",
     "headless": "false",
-    "render_engine": "ogre2",
+    "render_engine": "auto",
     "world": "",
     "ros2_control": "false",
 }

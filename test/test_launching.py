@@ -235,7 +235,8 @@ def test_a_wrong_argument_is_one_sentence(given: dict[str, str], sentence: str) 
 
 @pytest.fixture
 def gazebo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Gazebo and its bridge are installed, as far as looking at the PATH can tell."""
+    """A Gazebo, its bridge and a display are there, as far as looking at the environment can tell."""
+    monkeypatch.setenv("DISPLAY", ":0")
     program = tmp_path / "bin" / "gz"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\n")
@@ -249,7 +250,7 @@ def gazebo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("_launch", "gazebo")
 def test_gazebo_runs_the_tasks_world_behind_its_bridge() -> None:
-    actions = started("gazebo", task="push", headless="true", namespace="left")
+    actions = started("gazebo", task="push", headless="true", render_engine="ogre2", namespace="left")
     (server,) = [action.named["cmd"] for action in actions if action.kind == "ExecuteProcess"]
     assert server[:5] == ["gz", "sim", "-r", "-s", "--headless-rendering"]
     assert '<world name="lam_push">' in Path(server[5]).read_text()
@@ -263,6 +264,27 @@ def test_gazebo_runs_the_tasks_world_behind_its_bridge() -> None:
     )
     ending = [a.given[0].named["target_action"].kind for a in actions if a.kind == "RegisterEventHandler"]
     assert ending.count("ExecuteProcess") == 1
+
+
+@pytest.mark.usefixtures("_launch", "gazebo")
+def test_gazebo_shows_a_window_where_there_is_a_display_and_draws_with_what_there_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def server(**given: str) -> list[str]:
+        (command,) = [a.named["cmd"] for a in started("gazebo", **given) if a.kind == "ExecuteProcess"]
+        return list(command)
+
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    assert server(render_engine="ogre2")[3:5] == ["-s", "--headless-rendering"]
+    with pytest.raises(RuntimeError, match=r"ogre draws on a display only, and there is none: .*xvfb-run -a"):
+        server(render_engine="ogre")
+    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
+    assert len(server(render_engine="ogre2")) == 4, "the world follows, and no option"
+    assert server(render_engine="ogre", headless="true")[3] == "-s"
+    for devices, engine in ((("/dev/null",), "ogre2"), ((), "ogre")):
+        monkeypatch.setattr("lam_ros.bringup.GPU_DEVICES", devices)
+        assert f"<render_engine>{engine}</render_engine>" in Path(server()[-1]).read_text()
 
 
 @pytest.mark.usefixtures("_launch")

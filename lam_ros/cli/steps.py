@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lam_ros.bringup import Options, Simulator, Supervisor, node_environment, plan, require_ros
+from lam_ros.bringup import GazeboOptions, Options, Simulator, Supervisor, node_environment, plan, require_ros
 from lam_ros.cli.console import isolated_ros, log_to
 from lam_ros.config import RobotConfig, load_robot
 from lam_ros.contract import Observation
@@ -103,6 +103,7 @@ def record(
         mode="lockstep",
         teleop="expert",
         simulator=simulator,
+        gazebo=GazeboOptions(headless=True),
         simulation={"seed": seed + there, "disturbance": DISTURBANCE, "answer_timeout_s": ANSWER_TIMEOUT_S},
     )
 
@@ -147,6 +148,7 @@ def perform(
         composed=True,
         simulation=simulation,
         simulator=simulator,
+        gazebo=GazeboOptions(headless=True),
     )
     performance = Performance()
 

@@ -29,8 +29,6 @@ from lam_ros.urdf import moving_joints, read_urdf
 
 # A camera of MuJoCo looks along -z with y up, a sensor of Gazebo along x with z up: Gazebo's axes in MuJoCo's.
 GAZEBO_CAMERA = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, 1.0], [-1.0, 0.0, 0.0]])
-TRAY_KG = 5.0  # what MuJoCo places without physics, but can be hit, is heavy here
-FLAT_KG = 0.01
 SHAPES = {
     mujoco.mjtGeom.mjGEOM_BOX: "box",
     mujoco.mjtGeom.mjGEOM_CYLINDER: "cylinder",
@@ -287,17 +285,11 @@ class _World:
         thing = ElementTree.SubElement(world, "model", name=self._names[body])
         _pose(thing, data.xpos[body], data.xmat[body].reshape(3, 3))
         link = ElementTree.SubElement(thing, "link", name="link")
-        is_free = model.body_mocapid[body] < 0
-        first = int(model.body_geomadr[body])
-        can_be_hit = bool(model.geom_contype[first] or model.geom_conaffinity[first])
-        if is_free:
+        if model.body_mocapid[body] < 0:
             at = model.body_ipos[body], _matrix(model.body_iquat[body])
             self._inertial(link, model.body_mass[body], model.body_inertia[body], at)
-        else:  # not static: Gazebo moves what is not, when it is asked to
-            mass = TRAY_KG if can_be_hit else FLAT_KG
-            self._inertial(link, mass, np.full(3, mass * 0.01), (np.zeros(3), np.eye(3)))
-            if not can_be_hit:
-                _text(link, "gravity", "false")
+        else:  # put elsewhere when Gazebo is asked to; all else falls in Fortress, whatever a link says of gravity
+            _text(thing, "static", "true")
         self._shapes(link, body)
         poses = self._system(thing, "PosePublisher")
         _text(poses, "update_frequency", "50")

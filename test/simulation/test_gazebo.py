@@ -132,6 +132,8 @@ def test_the_tasks_objects_are_there_and_tell_their_pose(task: str) -> None:
     for name in roots[1:]:
         plugins = [plugin.get("name") for plugin in models[name].iterfind("plugin")]
         assert plugins == ["gz::sim::systems::PosePublisher"]
+        is_placed_by_hand = model.body(name).mocapid[0] >= 0
+        assert (models[name].findtext("static") == "true") == is_placed_by_hand, "else it falls through the table"
 
 
 @pytest.mark.parametrize(
