@@ -36,6 +36,7 @@ from lam_ros.simulation.tasks import TASKS
 HOME_WITHIN = 0.03  # rad or m
 HOME_TIMEOUT_S = 10.0  # of simulated time
 SERVICE_TIMEOUT_S = 3.0
+TRIES = 3  # now and then Gazebo's transport loses the answer to a tool that has only just begun
 Place = Callable[[str, np.ndarray, np.ndarray], None]
 
 
@@ -57,15 +58,16 @@ def gazebo_service(world: str, version: str) -> Place:
         command += ["--reqtype", f"{messages}.Pose", "--reptype", f"{messages}.Boolean"]
         if shutil.which(tool) is None:
             raise SimulationError(f"there is no `{tool}`; install Gazebo, or set gz_version to the one that is there.")
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=SERVICE_TIMEOUT_S, check=False)
-        except subprocess.TimeoutExpired:
-            raise SimulationError(
-                f"Gazebo did not answer when {model} was to be moved; is world {world} there?"
-            ) from None
-        if "data: true" not in done.stdout:
-            said = (done.stdout + done.stderr).strip().splitlines()
-            raise SimulationError(f"Gazebo did not move {model}: {said[-1] if said else 'no answer'}.")
+        said = "no answer"
+        for _ in range(TRIES):
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, timeout=SERVICE_TIMEOUT_S, check=False)
+            except subprocess.TimeoutExpired:
+                continue
+            if "data: true" in done.stdout:
+                return
+            said = (done.stderr + done.stdout).strip().rpartition("\n")[2] or said
+        raise SimulationError(f"Gazebo did not move {model}: {said}. Is world {world} there?")
 
     return place
 

@@ -201,8 +201,13 @@ def test_gazebos_own_service_moves_a_model(tool, version, name, messages):
     assert request.startswith('name: "cube", position: {x: 0.100000, y: -0.200000, z: 0.025000}')
 
 
+def test_an_answer_that_got_lost_is_asked_for_again(tool, tmp_path):
+    tool("gz", f'[ -e {tmp_path}/asked ] && echo "data: true"; touch {tmp_path}/asked')
+    gazebo_service("lam_push", "harmonic")("cube", np.zeros(3), np.array([1.0, 0, 0, 0]))
+
+
 def test_a_service_that_refuses_is_one_sentence(tool):
-    tool("gz", 'echo "Service call timed out" >&2')
+    tool("gz", 'echo "Service call timed out"; echo "a library is missing" >&2')
     move = gazebo_service("lam_push", "harmonic")
-    with pytest.raises(SimulationError, match="Gazebo did not move cube: Service call timed out"):
+    with pytest.raises(SimulationError, match=r"move cube: Service call timed out\. Is world lam_push there\?"):
         move("cube", np.zeros(3), np.array([1.0, 0, 0, 0]))
