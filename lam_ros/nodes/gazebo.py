@@ -221,10 +221,9 @@ class GazeboNode(PlainNode):
                 )
             return
         self.note("home", OK, "the arm is home")
-        self._home = None
-        if self._lay_table():  # again: on its way the arm may have moved something
-            self._outcome = "running"
-        self._publish_status()
+        if self._lay_table():  # again: on its way the arm may have moved something; and again until Gazebo answers
+            self._home, self._outcome = None, "running"
+            self._publish_status()
 
     # What goes out
 

@@ -165,6 +165,16 @@ def test_a_gazebo_that_does_not_answer_is_said(graph, stand_in, node, status):
     assert outcome(status) == "idle"
 
 
+def test_a_table_that_could_not_be_laid_once_the_arm_is_home_is_laid_when_gazebo_answers(graph, stand_in, node, status):
+    stand_in.step()
+    graph.until(lambda: node._home is not None)
+    stand_in.trouble = "Gazebo did not move cube: Service call timed out."
+    stand_in.until(lambda: graph.said("simulation", stand_in.trouble)())
+    assert outcome(status) == "idle"
+    stand_in.trouble = ""
+    stand_in.until(lambda: outcome(status) == "running")
+
+
 def test_joint_states_that_cannot_be_trusted_are_not_judged(graph, stand_in, node, status):
     stand_in.until(lambda: outcome(status) == "running")
     stand_in.joints["elbow"] = float("nan")
