@@ -217,8 +217,8 @@ def test_what_commands_the_arm_does_not_come_back_by_itself(name: str) -> None:
 SLOW_TO_END = """
 import signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-print("runs", flush=True)
 try:
+    print("runs", flush=True)
     time.sleep(600)
 except KeyboardInterrupt:
     time.sleep(2)
