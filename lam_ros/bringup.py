@@ -240,9 +240,11 @@ def _prefix_of(package: str) -> Path | None:
     return None
 
 
-def _render_engine() -> str:
-    """Of Gazebo's cameras on this machine; ogre2 asks for more than drivers without a GPU have."""
-    return "ogre2" if any(Path(device).exists() for device in GPU_DEVICES) else "ogre"
+def _render_engine(given: GazeboOptions) -> str:
+    """Of Gazebo's cameras; ogre2 asks for more than drivers without a GPU have. A world of your own names its own."""
+    if given.render_engine != "auto":
+        return given.render_engine
+    return "ogre2" if given.world or any(Path(device).exists() for device in GPU_DEVICES) else "ogre"
 
 
 def gazebo_processes(options: Options) -> list[Process]:
@@ -267,8 +269,8 @@ def gazebo_processes(options: Options) -> list[Process]:
     if _prefix_of("ros_gz_bridge") is None:
         raise BringUpError("ros_gz_bridge is not installed: `apt install ros-<distro>-ros-gz-bridge`.")
     has_display = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    engine = _render_engine() if given.render_engine == "auto" else given.render_engine
-    if engine == "ogre" and not has_display and not given.world:
+    engine = _render_engine(given)
+    if engine == "ogre" and not has_display:
         raise BringUpError(
             "Gazebo's render engine ogre draws on a display only, and there is none: `apt install xvfb`, and "
             "`xvfb-run -a` before the command; or, with a GPU, render_engine:=ogre2."
@@ -286,8 +288,8 @@ def gazebo_processes(options: Options) -> list[Process]:
     rows = bridge_table(robot, options.task, options.robot, given.ros2_control)
     table.write_text(yaml.safe_dump(rows, sort_keys=False))
     run = ("gz", "sim") if version == "harmonic" else ("ign", "gazebo")
-    without_display = ("--headless-rendering",) if engine == "ogre2" else ()
-    command = (*run, "-r", *(("-s", *without_display) if given.headless or not has_display else ()), str(world))
+    without_window = ("-s", "--headless-rendering") if engine == "ogre2" else ("-s",)
+    command = (*run, "-r", *(without_window if given.headless or not has_display else ()), str(world))
     seed = {name: value for name, value in options.simulation.items() if name == "seed"}
     how = {"gz_version": version, "ros2_control": given.ros2_control}
     parameters = {"robot": options.robot, "task": options.task, "use_sim_time": True, **how, **seed}

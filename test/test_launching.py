@@ -268,7 +268,7 @@ def test_gazebo_runs_the_tasks_world_behind_its_bridge() -> None:
 
 @pytest.mark.usefixtures("_launch", "gazebo")
 def test_gazebo_shows_a_window_where_there_is_a_display_and_draws_with_what_there_is(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def server(**given: str) -> list[str]:
         (command,) = [a.named["cmd"] for a in started("gazebo", **given) if a.kind == "ExecuteProcess"]
@@ -285,6 +285,9 @@ def test_gazebo_shows_a_window_where_there_is_a_display_and_draws_with_what_ther
     for devices, engine in ((("/dev/null",), "ogre2"), ((), "ogre")):
         monkeypatch.setattr("lam_ros.bringup.GPU_DEVICES", devices)
         assert f"<render_engine>{engine}</render_engine>" in Path(server()[-1]).read_text()
+    (tmp_path / "own.sdf").touch()
+    own = server(world=str(tmp_path / "own.sdf"), headless="true")
+    assert own[3:5] == ["-s", "--headless-rendering"], "it names its own engine, which is ogre2 if it does not"
 
 
 @pytest.mark.usefixtures("_launch")

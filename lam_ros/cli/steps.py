@@ -57,7 +57,7 @@ class Performance:
 
 def _conduct(options: Options, what: Any, log_file: Path, body: Callable[[Any], None]) -> None:
     require_ros()
-    processes = plan(what, options)
+    processes = plan(what, dataclasses.replace(options, gazebo=GazeboOptions(headless=True)))
     with isolated_ros(), log_to(log_file) as log:
         os.environ.update(node_environment())
         with Supervisor(log) as supervisor:
@@ -103,7 +103,6 @@ def record(
         mode="lockstep",
         teleop="expert",
         simulator=simulator,
-        gazebo=GazeboOptions(headless=True),
         simulation={"seed": seed + there, "disturbance": DISTURBANCE, "answer_timeout_s": ANSWER_TIMEOUT_S},
     )
 
@@ -148,7 +147,6 @@ def perform(
         composed=True,
         simulation=simulation,
         simulator=simulator,
-        gazebo=GazeboOptions(headless=True),
     )
     performance = Performance()
 

@@ -81,6 +81,15 @@ def matched(graph, intake, count):
     graph.until(lambda: all(map(intake.hears, list(intake.streams))))
 
 
+def connected(graph, intake, topic, qos=10, **limits):
+    """A publisher, and an intake that hears it."""
+    publisher = graph.probe.create_publisher(String, topic, qos)
+    receiver = intake(topic, **limits)
+    matched(graph, receiver, 1)
+    graph.until(publisher.get_subscription_count)
+    return publisher, receiver
+
+
 def test_topics_come_by_pattern_of_any_type_and_late(graph, intake, tmp_path):
     first = graph.probe.create_publisher(String, "/sensors/a", 10)
     receiver = intake("/sensors/*")
@@ -104,10 +113,7 @@ def test_topics_come_by_pattern_of_any_type_and_late(graph, intake, tmp_path):
 
 def test_what_has_arrived_when_a_take_ends_is_in_it(graph, intake, tmp_path, monkeypatch):
     """On a machine so busy that the intake comes to take it only later."""
-    publisher = graph.probe.create_publisher(String, "/burst", 100)
-    receiver = intake("/burst")
-    matched(graph, receiver, 1)
-    graph.until(publisher.get_subscription_count)
+    publisher, receiver = connected(graph, intake, "/burst", qos=100)
     writer = EpisodeWriter(tmp_path, "desk_arm", "digest", "wave")
     receiver.begin(writer)
     monkeypatch.setattr("lam_ros.nodes.intake.REST_S", 0.5)
@@ -121,10 +127,7 @@ def test_what_has_arrived_when_a_take_ends_is_in_it(graph, intake, tmp_path, mon
 
 
 def test_a_message_that_comes_as_a_take_ends_is_not_given_to_the_next(graph, intake, tmp_path, monkeypatch):
-    publisher = graph.probe.create_publisher(String, "/late", 10)
-    receiver = intake("/late")
-    matched(graph, receiver, 1)
-    graph.until(publisher.get_subscription_count)
+    publisher, receiver = connected(graph, intake, "/late")
     first = EpisodeWriter(tmp_path, "desk_arm", "digest", "wave")
     receiver.begin(first)
 
@@ -151,12 +154,8 @@ def test_a_message_that_comes_as_a_take_ends_is_not_given_to_the_next(graph, int
 
 def test_every_message_that_was_published_is_written_or_counted_as_lost(graph, intake, tmp_path):
     """A best-effort publisher outruns a reader that is not allowed to read."""
-    publisher = graph.probe.create_publisher(
-        String, "/fast", QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-    )
-    receiver = intake("/fast", backlog=100_000)
-    matched(graph, receiver, 1)
-    graph.until(publisher.get_subscription_count)
+    qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+    publisher, receiver = connected(graph, intake, "/fast", qos, backlog=100_000)
     publisher.publish(String(data="0"))
     graph.until(lambda: receiver.streams["/fast"].latest)
     writer = EpisodeWriter(tmp_path, "desk_arm", "digest", "wave")
