@@ -144,7 +144,7 @@ def sequence(seed: int) -> tuple[int, int, int, list[str]]:
             driver = Driver.POLICY if rng.random() < 0.7 else Driver.TELEOP
             if rng.random() < 0.8:
                 gate.measured(measured, now_ns)
-            was = gate.driver
+            was, rested = gate.driver, gate.rests
             sent = gate.request(Request(driver, random_target(rng, limits), now_ns), now_ns)
             faults += "The gate has stopped" in gate.refusal
         elif kind == "tick":
@@ -162,6 +162,7 @@ def sequence(seed: int) -> tuple[int, int, int, list[str]]:
             judge.began(judge.places[-1], (latest_ns - gap_ns) / 1e9)
         elif (
             driver not in (Driver.HOLD, was)
+            and rested
             and gap_ns > FIRST_STEP_NS
             and np.ptp(judge.places[-2:], axis=0).max() < 1e-9
         ):
