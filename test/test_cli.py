@@ -5,12 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from lam_ros.cli.learning import changed
-from lam_ros.errors import ConfigError
+from lam_ros.cli import steps
+from lam_ros.cli.learning import changed, learning_app
+from lam_ros.errors import BringUpError, ConfigError
 from lam_ros.learning.configuration import TrainConfig
+from lam_ros.learning.evaluation import EpisodeResult
+from lam_ros.policy import checkpoint
 
 
 def lam(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -71,3 +76,21 @@ def test_any_setting_can_be_changed() -> None:
 def test_a_setting_that_does_not_fit_is_one_sentence(assignment: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         changed(TrainConfig(), [assignment])
+
+
+def test_an_evaluation_that_ends_early_says_what_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def two_of_three(*arguments: Any, **more: Any) -> None:
+        report = arguments[6]
+        report(EpisodeResult(1, True, 2.0))
+        report(EpisodeResult(2, False, 5.0))
+        raise BringUpError("perception ended.")
+
+    monkeypatch.setattr(checkpoint, "read_info", lambda file: None)
+    monkeypatch.setattr(steps, "perform", two_of_three)
+    ended = CliRunner(env={"COLUMNS": "200"}).invoke(
+        learning_app, ["evaluate", "--checkpoint", str(tmp_path / "policy.safetensors"), "--episodes", "3"]
+    )
+    assert ended.exit_code == 1
+    assert "policy.safetensors ended after 2 of 3 episodes" in ended.output
+    assert "1 of 2 succeeded; 95 % interval 0.09 to 0.91" in ended.output
+    assert "perception ended." in ended.output

@@ -1,9 +1,10 @@
 """How a policy, and the scripted expert, do in a real Gazebo beside the embedded simulator: the same tables, all nodes.
 
-    python benchmarks/gazebo/gap.py [--task push] [--checkpoint policy.safetensors] [--episodes 20] [--out FILE]
+    python benchmarks/gazebo/gap.py [--task push] [--checkpoint policy.safetensors] [--episodes 20] [--out gazebo_gap]
 
 Needs Gazebo and ros_gz (docs/gazebo.md). Prints a table and JSON: successes with Wilson intervals, and the paired
-difference between the simulators.
+difference between the simulators. What was performed is kept in the folder, with the nodes' logs, even if one of the
+simulators ends early.
 """
 
 from __future__ import annotations
@@ -12,39 +13,50 @@ import argparse
 import dataclasses
 import json
 import sys
-import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from lam_ros.bringup import Options, Simulator, gazebo_processes
 from lam_ros.cli import steps
 from lam_ros.errors import LamError
-from lam_ros.learning.evaluation import Evaluation, paired_difference, wilson_interval
+from lam_ros.learning.evaluation import EpisodeResult, Evaluation, paired_difference
 from lam_ros.learning.seeds import UNSEEN_SEED
 
 
 def performed(task: str, checkpoint: Path | None, episodes: int, folder: Path) -> dict[str, Evaluation]:
-    """Who performs, by simulator; the same seeds in both."""
+    """Who performs, by simulator; the same seeds in both. One that ends early has fewer episodes."""
     found = {}
     who = "policy" if checkpoint else "expert"
     with Progress() as progress:
+
+        def count(results: list[EpisodeResult], bar: TaskID, result: EpisodeResult) -> None:
+            results.append(result)
+            progress.advance(bar)
+
         for simulator in get_args(Simulator):
             bar = progress.add_task(f"{who}, {simulator}", total=episodes)
-            performance = steps.perform(
-                "desk_arm",
-                task,
-                checkpoint,
-                episodes,
-                UNSEEN_SEED,
-                folder / f"{who}_{simulator}.log",
-                lambda _, bar=bar: progress.advance(bar),  # type: ignore[misc]
-                simulator=cast("Simulator", simulator),
-            )
-            found[simulator] = performance.evaluation
+            results: list[EpisodeResult] = []
+            log_file = folder / f"{who}_{simulator}.log"
+            report = partial(count, results, bar)
+            try:
+                steps.perform(
+                    "desk_arm",
+                    task,
+                    checkpoint,
+                    episodes,
+                    UNSEEN_SEED,
+                    log_file,
+                    report,
+                    simulator=cast("Simulator", simulator),
+                )
+            except LamError as error:
+                progress.console.print(f"{who}, {simulator}: ended after {len(results)} episodes: {error}")
+            found[simulator] = Evaluation(tuple(results))
     return found
 
 
@@ -52,33 +64,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="push", choices=["reach", "push", "pick_place"])
     parser.add_argument("--checkpoint", type=Path, help="a policy that `lam train` wrote; the expert alone without one")
+    parser.add_argument("--no-expert", action="store_true", help="the policy alone")
     parser.add_argument("--episodes", type=int, default=20)
-    parser.add_argument("--out", type=Path, help="file for the JSON")
+    parser.add_argument("--out", type=Path, default=Path("gazebo_gap"), help="folder for the JSON and the nodes' logs")
     arguments = parser.parse_args()
     try:
         gazebo_processes(Options("desk_arm", task=arguments.task))  # say at once what is missing
     except LamError as error:
         sys.exit(str(error))
+    arguments.out.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {"task": arguments.task, "episodes": arguments.episodes}
     table = Table("who", "simulator", "succeeded", "95 %", "median seconds to success")
-    with tempfile.TemporaryDirectory() as folder:
-        for checkpoint in [None, *([arguments.checkpoint] if arguments.checkpoint else [])]:
-            who = "policy" if checkpoint else "expert"
-            found = performed(arguments.task, checkpoint, arguments.episodes, Path(folder))
-            for simulator, evaluation in found.items():
-                low, high = wilson_interval(evaluation.successes, evaluation.episodes)
-                times = sorted(result.seconds for result in evaluation.results if result.success)
-                middle = times[len(times) // 2] if times else None
-                figures[f"{who}, {simulator}"] = {**steps.evaluation_json(evaluation), "median_seconds": middle}
+    who = {} if arguments.no_expert else {"expert": None}
+    for name, checkpoint in (who | ({"policy": arguments.checkpoint} if arguments.checkpoint else {})).items():
+        found = performed(arguments.task, checkpoint, arguments.episodes, arguments.out)
+        for simulator, evaluation in found.items():
+            if evaluation.episodes:
+                figures[f"{name}, {simulator}"] = steps.evaluation_json(evaluation)
+                low, high = evaluation.wilson
+                seconds = f"{evaluation.seconds_to_success:.1f}" if evaluation.successes else ""
                 succeeded = f"{evaluation.successes} of {evaluation.episodes}"
-                table.add_row(who, simulator, succeeded, f"{low:.2f} to {high:.2f}", f"{middle:.1f}" if middle else "")
+                table.add_row(name, simulator, succeeded, f"{low:.2f} to {high:.2f}", seconds)
+        if all(evaluation.episodes for evaluation in found.values()):
             difference = paired_difference(found["gazebo"], found["embedded"])
-            figures[f"{who}, gazebo less embedded"] = dataclasses.asdict(difference)
+            figures[f"{name}, gazebo less embedded"] = dataclasses.asdict(difference)
+        steps.save_json(arguments.out / "gap.json", figures)
     Console().print(table)
-    text = json.dumps(figures, indent=1)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n")
+    print(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":

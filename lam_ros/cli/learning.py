@@ -20,7 +20,7 @@ from lam_ros.cli.console import (
     progress,
 )
 from lam_ros.config import from_mapping, load_robot
-from lam_ros.errors import ConfigError
+from lam_ros.errors import ConfigError, LamError
 from lam_ros.learning.seeds import UNSEEN_SEED
 
 learning_app = typer.Typer()
@@ -179,7 +179,7 @@ def evaluate(
     with the same result whatever their number.
     """
     from lam_ros.cli import steps
-    from lam_ros.learning.evaluation import Evaluation, paired_difference
+    from lam_ros.learning.evaluation import EpisodeResult, Evaluation, paired_difference
     from lam_ros.learning.rollouts import Perturbation, Trial
     from lam_ros.learning.rollouts import evaluate as evaluate_in_core
     from lam_ros.policy.checkpoint import read_info
@@ -194,27 +194,32 @@ def evaluate(
         seeds = range(seed, seed + episodes)
 
         def performed(policy: Path, label: str) -> Evaluation:
-            with progress() as display:
-                bar = display.add_task(label, total=episodes, note="")
-                succeeded = 0
+            results: list[EpisodeResult] = []
+            try:
+                with progress() as display:
+                    bar = display.add_task(label, total=episodes, note="")
 
-                def report(result: Any) -> None:
-                    nonlocal succeeded
-                    succeeded += bool(result.success)
-                    display.update(bar, advance=1, note=f"{succeeded} succeeded")
+                    def report(result: EpisodeResult) -> None:
+                        results.append(result)
+                        display.update(bar, advance=1, note=f"{sum(r.success for r in results)} succeeded")
 
-                if core:
-                    trial = Trial(policy, robot, task, perturbation)
-                    return evaluate_in_core(trial, seeds, workers, cluster, report)
-                log_file = policy.with_suffix(".evaluate.log")
-                performance = steps.perform(
-                    robot, task, policy, episodes, seed, log_file, report, black_camera, simulator=simulator
-                )
-                if performance.evaluation.unanswered:
-                    console.print(
-                        f"[yellow]{performance.evaluation.unanswered} ticks got no command in time; see {log_file}[/]"
+                    if core:
+                        trial = Trial(policy, robot, task, perturbation)
+                        return evaluate_in_core(trial, seeds, workers, cluster, report)
+                    log_file = policy.with_suffix(".evaluate.log")
+                    performance = steps.perform(
+                        robot, task, policy, episodes, seed, log_file, report, black_camera, simulator=simulator
                     )
-                return performance.evaluation
+            except (LamError, KeyboardInterrupt):
+                if results:
+                    console.print(f"[yellow]{policy.name} ended after {len(results)} of {episodes} episodes[/]")
+                    _say(Evaluation(tuple(results)), "")
+                raise
+            if performance.evaluation.unanswered:
+                console.print(
+                    f"[yellow]{performance.evaluation.unanswered} ticks got no command in time; see {log_file}[/]"
+                )
+            return performance.evaluation
 
         evaluation = performed(checkpoint, f"performing {task}")
         found = {"checkpoint": str(checkpoint), "task": task, **steps.evaluation_json(evaluation)}

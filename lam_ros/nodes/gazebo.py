@@ -101,6 +101,7 @@ class GazeboNode(PlainNode):
         self._heard_ns: int | None = None
         self._on_the_way_s = 0.0
         self._has_begun = False
+        self._is_unasked = True  # whether the table is the one laid at the start
         self._trouble = ""
         self._last_objects_ns = 0
         self._placed = self._simulation.placed
@@ -182,6 +183,9 @@ class GazeboNode(PlainNode):
     # Episodes
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._is_unasked and self._outcome in ("idle", "running"):
+            self._next_seed = self._seed  # the table laid at the start, which nobody had asked for, becomes the first
+        self._is_unasked = False
         self._begin()
         response.success = self._home is not None
         response.message = str(self._seed) if response.success else self._trouble

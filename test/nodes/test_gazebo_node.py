@@ -133,13 +133,21 @@ def test_an_episode_without_success_fails_when_its_time_is_up(stand_in, node, st
     stand_in.until(lambda: outcome(status) == "failure", period_s=0.5)
 
 
-def test_each_reset_counts_up(graph, stand_in, node, status):
+def test_the_first_reset_lays_the_first_table_and_each_further_one_counts_up(graph, stand_in, node, status):
+    stand_in.until(lambda: outcome(status) == "running")
+    assert graph.ask(Trigger, "simulation/reset").message == "4"
     stand_in.until(lambda: outcome(status) == "running")
     first = {name: place.copy() for name, place in stand_in.placed.items()}
     assert graph.ask(Trigger, "simulation/reset").message == "5"
     assert outcome(status) == "idle" or graph.until(lambda: outcome(status) == "idle")
     stand_in.until(lambda: outcome(status) == "running")
     assert not np.allclose(first["cube"], stand_in.placed["cube"])
+
+
+def test_a_first_table_that_was_performed_unasked_is_not_counted_twice(graph, stand_in, node, status):
+    stand_in.until(lambda: outcome(status) == "running")
+    stand_in.until(lambda: outcome(status) == "failure", period_s=0.5)
+    assert graph.ask(Trigger, "simulation/reset").message == "5"
 
 
 def test_commands_reach_the_joints_but_not_while_the_table_is_laid(graph, stand_in, node, status, robot):
