@@ -33,6 +33,9 @@ FOLLOW_PARENT = "LAM_ROS_FOLLOW_PARENT"  # set by launch files for their nodes
 GRACE_S = 6.0  # for a node to stop by itself
 SEALING_S = 600.0  # for the recorder: an episode of some GB is written to the disk, and read back
 GPU_DEVICES = ("/dev/dri/renderD128", "/dev/nvidia0", "/dev/dxg")
+# Without a GPU Mesa draws. It walks every texel under an anisotropic filter, which OGRE asks for: one picture of an arm
+# that comes near the table took it up to minutes, in which Gazebo stood still.
+SOFTWARE_RENDERING = {"MESA_EXTENSION_OVERRIDE": "-GL_EXT_texture_filter_anisotropic"}
 CONTROLLERS_TIMEOUT_S = 60  # for Gazebo to run them
 BringUp = Literal["simulate", "record", "deploy", "gate"]
 Simulator = Literal["embedded", "gazebo"]
@@ -102,11 +105,16 @@ def enclave_arguments(node: NodeSpec) -> list[str]:
 
 @dataclass(frozen=True)
 class Process:
-    """One process to start: a node of the table, its parameters, and what its program wants to be told beside."""
+    """One process to start: a node of the table, its parameters, and what its program wants to be told beside.
+
+    Attributes:
+        environment: variables of its own.
+    """
 
     node: NodeSpec
     parameters: Mapping[str, Any] = field(default_factory=dict)
     words: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def arguments(self) -> list[str]:
         """Its command line. Strings are quoted as YAML wants them, so that no text is taken for a number."""
@@ -240,11 +248,15 @@ def _prefix_of(package: str) -> Path | None:
     return None
 
 
+def _has_gpu() -> bool:
+    return any(Path(device).exists() for device in GPU_DEVICES)
+
+
 def _render_engine(given: GazeboOptions) -> str:
     """Of Gazebo's cameras; ogre2 asks for more than drivers without a GPU have. A world of your own names its own."""
     if given.render_engine != "auto":
         return given.render_engine
-    return "ogre2" if given.world or any(Path(device).exists() for device in GPU_DEVICES) else "ogre"
+    return "ogre2" if given.world or _has_gpu() else "ogre"
 
 
 def gazebo_processes(options: Options) -> list[Process]:
@@ -290,12 +302,13 @@ def gazebo_processes(options: Options) -> list[Process]:
     run = ("gz", "sim") if version == "harmonic" else ("ign", "gazebo")
     without_window = ("-s", "--headless-rendering") if engine == "ogre2" else ("-s",)
     command = (*run, "-r", *(without_window if given.headless or not has_display else ()), str(world))
+    drawing = {} if _has_gpu() or os.environ.keys() & SOFTWARE_RENDERING else SOFTWARE_RENDERING
     seed = {name: value for name, value in options.simulation.items() if name == "seed"}
     how = {"gz_version": version, "ros2_control": given.ros2_control}
     parameters = {"robot": options.robot, "task": options.task, "use_sim_time": True, **how, **seed}
     bridge = NodeSpec("bridge", (), "topics between Gazebo and ROS", "ros_gz_bridge", "parameter_bridge")
     return [
-        Command(NodeSpec("gz", (), "Gazebo itself"), words=command),
+        Command(NodeSpec("gz", (), "Gazebo itself"), words=command, environment=drawing),
         Process(bridge, {"config_file": str(table)}),
         *(control_processes(options, version, controllers) if controllers else ()),
         Process(NODES["gazebo"], parameters),
@@ -405,7 +418,7 @@ class Supervisor:
     def _start(self, process: Process) -> None:
         popen = subprocess.Popen(
             process.arguments(),
-            env=self._environment,
+            env={**self._environment, **process.environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -471,6 +484,9 @@ class Supervisor:
             _wait(group, grace_s)
             _tell(group, signal.SIGTERM, GRACE_S)
             _tell(group, signal.SIGKILL, GRACE_S)
+        for _, popen in order:  # what they had started themselves, as Gazebo its window
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(popen.pid, signal.SIGKILL)
         self._running.clear()
 
 

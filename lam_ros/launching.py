@@ -134,7 +134,12 @@ def _nodes(what: BringUp, given: Mapping[str, Any]) -> list[Any]:
     for process in plan(what, Options(**options)):
         on_exit = partial(shut_down, process)
         if isinstance(process, Command):
-            command = ExecuteProcess(cmd=process.arguments(), output="screen", name=process.node.name)
+            command = ExecuteProcess(
+                cmd=process.arguments(),
+                output="screen",
+                name=process.node.name,
+                additional_env=dict(process.environment),
+            )
             actions += [command, RegisterEventHandler(OnProcessExit(target_action=command, on_exit=on_exit))]
             continue
         parameters = dict(process.parameters)
@@ -171,6 +176,7 @@ def _node(process: Process, parameters: Mapping[str, Any], given: Mapping[str, A
         "package": spec.package,
         "executable": spec.executable,
         "arguments": list(process.words),
+        "additional_env": dict(process.environment),
         "namespace": given["namespace"],
         "parameters": [parameters, given["params_file"]] if given["params_file"] else [parameters],
         "output": "screen",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,6 +188,35 @@ def test_a_dead_process_is_named_with_its_last_words() -> None:
         wait_until_dead(supervisor.pid("gate"))
         with pytest.raises(BringUpError, match="gate ended with exit code 3: no limits"):
             supervisor.check()
+
+
+def test_a_process_has_the_variables_of_its_own_beside_those_of_all() -> None:
+    heard: Queue[tuple[str, str]] = Queue()
+    shown = "import os; print(os.environ['OURS'], os.environ['HOME'])"
+    process = dataclasses.replace(script("gz", f"{shown}; {FOREVER}"), environment={"OURS": "1"})
+    with Supervisor(lambda name, line: heard.put((name, line)), os.environ) as supervisor:
+        supervisor.start([process])
+        assert heard.get(timeout=30) == ("gz", f"1 {os.environ['HOME']}")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_what_a_process_had_started_ends_with_it() -> None:
+    heard: Queue[tuple[str, str]] = Queue()
+    window = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=True); {FOREVER}"
+    gazebo = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {window!r}]).pid); {FOREVER}"
+    with Supervisor(lambda name, line: heard.put((name, line)), os.environ) as supervisor:
+        supervisor.start([script("gz", gazebo)])
+        said = {heard.get(timeout=30)[1] for _ in range(2)}
+    (pid,) = said - {"up"}
+    deadline = time.monotonic() + 30.0
+    while is_running(int(pid)):  # a signal takes its moment
+        assert time.monotonic() < deadline
 
 
 def test_a_killed_process_is_revived() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lam_ros.bringup import GazeboOptions, Options, gazebo_processes
 from lam_ros.launching import ARGUMENTS
 from lam_ros.share import share_path
 
@@ -21,14 +22,14 @@ LAUNCH_FILES = ("simulate", "record", "deploy", "gazebo", "view")
 # Read off the sources of launch and launch_ros, branches humble and rolling: names, and the keywords that they take.
 NODE_KEYWORDS = {
     *("package", "executable", "name", "namespace", "parameters", "remappings", "arguments", "ros_arguments"),
-    *("output", "emulate_tty", "respawn", "respawn_delay", "sigterm_timeout"),
+    *("output", "emulate_tty", "respawn", "respawn_delay", "sigterm_timeout", "additional_env"),
 }
 KEYWORDS: dict[str, dict[str, set[str]]] = {
     "launch": {"LaunchDescription": set()},
     "launch.actions": {
         "DeclareLaunchArgument": {"default_value", "description", "choices"},
         "EmitEvent": {"event"},
-        "ExecuteProcess": {"cmd", "name", "output"},
+        "ExecuteProcess": {"cmd", "name", "output", "additional_env"},
         "LogInfo": {"msg"},
         "OpaqueFunction": {"function", "args", "kwargs"},
         "RegisterEventHandler": set(),
@@ -288,6 +289,23 @@ def test_gazebo_shows_a_window_where_there_is_a_display_and_draws_with_what_ther
     (tmp_path / "own.sdf").touch()
     own = server(world=str(tmp_path / "own.sdf"), headless="true")
     assert own[3:5] == ["-s", "--headless-rendering"], "it names its own engine, which is ogre2 if it does not"
+
+
+@pytest.mark.usefixtures("_launch", "gazebo")
+def test_without_a_gpu_gazebo_draws_without_the_filter_that_holds_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def filters() -> str | None:
+        (command,) = [a for a in started("gazebo", render_engine="ogre") if a.kind == "ExecuteProcess"]
+        (process, *_) = gazebo_processes(Options("desk_arm", gazebo=GazeboOptions(render_engine="ogre")))
+        assert command.named["additional_env"] == process.environment
+        return process.environment.get("MESA_EXTENSION_OVERRIDE")
+
+    monkeypatch.delenv("MESA_EXTENSION_OVERRIDE", raising=False)
+    monkeypatch.setattr("lam_ros.bringup.GPU_DEVICES", ("/dev/null",))
+    assert filters() is None
+    monkeypatch.setattr("lam_ros.bringup.GPU_DEVICES", ())
+    assert filters() == "-GL_EXT_texture_filter_anisotropic"
+    monkeypatch.setenv("MESA_EXTENSION_OVERRIDE", "+GL_EXT_something")
+    assert filters() is None, "what somebody set, stays"
 
 
 @pytest.mark.usefixtures("_launch")
