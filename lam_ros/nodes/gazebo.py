@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,20 +23,26 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
 
+from lam_ros.config import urdf_path
 from lam_ros.contract import NANOSECONDS
 from lam_ros.errors import ContractError, SimulationError
 from lam_ros.nodes.base import ERROR, OK, WARN, PlainNode, stamp_to_ns
 from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES, command_positions, trajectory_message
 from lam_ros.nodes.qos import COMMAND, LATCHED, SENSOR, STREAM
 from lam_ros.nodes.stage import objects_message, status_message
-from lam_ros.simulation.gazebo import pose_topic, target_topic, world_name
+from lam_ros.simulation.gazebo import pose_topic, velocity_topic, world_name
 from lam_ros.simulation.ros2_control import TRAJECTORY_TOPIC
 from lam_ros.simulation.simulation import MIMIC_FINGER, Simulation
 from lam_ros.simulation.tasks import TASKS
+from lam_ros.simulation.world import servo_gains
+from lam_ros.urdf import moving_joints, read_urdf
 
 HOME_WITHIN = 0.03  # rad or m
 HOME_TIMEOUT_S = 10.0  # of simulated time
 SERVICE_TIMEOUT_S = 3.0
+FOLLOW_PERIOD_S = 0.01  # of simulated time; joint states come at each step of the physics
+GAP_S = 0.2  # of simulated time without joint states: an arm that stood, or was put somewhere
+CORRECTION = 1.0  # 1/s
 TRIES = 3  # now and then Gazebo's transport loses the answer to a tool that has only just begun
 Place = Callable[[str, np.ndarray, np.ndarray], None]
 
@@ -70,6 +77,22 @@ def gazebo_service(world: str, version: str) -> Place:
         raise SimulationError(f"Gazebo did not move {model}: {said}. Is world {world} there?")
 
     return place
+
+
+@dataclass(frozen=True)
+class Drive:
+    """A joint of Gazebo's arm.
+
+    Attributes:
+        place: of its target in the robot's positions.
+        rate: velocity for each unit of distance from the target, 1/s.
+        limit: fastest, rad/s or m/s.
+    """
+
+    publisher: Any
+    place: int
+    rate: float
+    limit: float
 
 
 class GazeboNode(PlainNode):
@@ -109,7 +132,11 @@ class GazeboNode(PlainNode):
         self._publish_status()
 
     def _make_interfaces(self) -> None:
-        self._move = self._move_by_trajectories() if self.parameter("ros2_control") else self._move_by_targets()
+        self._target: np.ndarray | None = None  # (J,), that the joints follow
+        self._followed_ns = 0
+        self._references: dict[str, float] = {}  # where each joint should be by now
+        self._drives = {} if self.parameter("ros2_control") else self._make_drives()
+        self._move = self._move_by_trajectories() if self.parameter("ros2_control") else self._set_target
         self._objects = self.create_publisher(MarkerArray, "simulation/objects", STREAM)
         self._status_publisher = self.create_publisher(DiagnosticStatus, "simulation/status", LATCHED)
         kind = ROBOT_COMMAND_TYPES[self.robot.command.type]
@@ -123,20 +150,50 @@ class GazeboNode(PlainNode):
         self.need_publisher(self.robot.joint_states.topic)
         self.need_publisher(self.robot.command.topic)
 
-    def _move_by_targets(self) -> Callable[[np.ndarray], None]:
-        """Sends positions (J,) to Gazebo's own controllers, one for each joint."""
+    def _make_drives(self) -> dict[str, Drive]:
+        """By joint; the finger that mimics the other has no target of its own."""
         places = {name: place for place, name in enumerate(self.robot.joint_names)}
         if "gripper" in places:
             places[MIMIC_FINGER] = places["gripper"]
-        targets = [
-            (self.create_publisher(Float64, target_topic(name), COMMAND), place) for name, place in places.items()
-        ]
+        limits = moving_joints(read_urdf(urdf_path(self.robot, self.robot_file)))
+        joints = list(self.robot.joints.values())
+        drives = {}
+        for name, place in places.items():
+            stiffness, damping = servo_gains(joints[place].unit)
+            publisher = self.create_publisher(Float64, velocity_topic(name), COMMAND)
+            drives[name] = Drive(publisher, place, stiffness / damping, limits[name].velocity or 0.0)
+        return drives
 
-        def move(positions: np.ndarray) -> None:
-            for publisher, place in targets:
-                publisher.publish(Float64(data=float(positions[place])))
+    def _set_target(self, positions: np.ndarray) -> None:
+        self._target = positions
 
-        return move
+    def _follow(self, message: JointState) -> None:
+        """Drive each joint as a servo of the embedded arm closes on its target.
+
+        The velocity is that of a reference which does so, and a correction that is slow enough for states that come
+        late: the measured position alone would make the arm swing on a busy machine.
+        """
+        stamp_ns = stamp_to_ns(message.header.stamp)
+        passed_s = (stamp_ns - self._followed_ns) / NANOSECONDS
+        if self._target is None or 0.0 <= passed_s < FOLLOW_PERIOD_S:
+            return
+        self._followed_ns = stamp_ns
+        measured = dict(zip(message.name, message.position, strict=True))
+        if not 0.0 <= passed_s <= GAP_S:
+            self._references, passed_s = {}, 0.0
+        for name, drive in self._drives.items():
+            target = float(self._target[drive.place])
+            here = float(measured.get(name, target))
+            reference = self._references.get(name, here)
+            velocity = min(max(drive.rate * (target - reference), -drive.limit), drive.limit)
+            self._references[name] = reference + velocity * passed_s
+            velocity += CORRECTION * (reference - here)
+            drive.publisher.publish(Float64(data=min(max(velocity, -drive.limit), drive.limit)))
+
+    def _stand(self) -> None:
+        """Joints go on at the velocity they were last told: stop them before nobody looks."""
+        for drive in self._drives.values():
+            drive.publisher.publish(Float64(data=0.0))
 
     def _move_by_trajectories(self) -> Callable[[np.ndarray], None]:
         """Sends positions (J,) to ros2_control's trajectory controller."""
@@ -165,6 +222,7 @@ class GazeboNode(PlainNode):
     def _on_joint_states(self, message: JointState) -> None:
         state = self.joint_positions(message)
         if state is None:
+            self._stand()
             return
         stamp_ns = stamp_to_ns(message.header.stamp)
         passed_s = 0.0 if self._heard_ns is None else max(0.0, (stamp_ns - self._heard_ns) / NANOSECONDS)
@@ -179,6 +237,7 @@ class GazeboNode(PlainNode):
             if self._simulation.is_over:
                 self._outcome = "success" if self._simulation.has_succeeded else "failure"
                 self._publish_status()
+        self._follow(message)
 
     # Episodes
 
@@ -203,6 +262,7 @@ class GazeboNode(PlainNode):
         self._publish_status()
 
     def _lay_table(self) -> bool:
+        self._stand()  # Gazebo may take seconds to answer
         try:
             for name, (position, quaternion) in self._simulation.placed.items():
                 self._place(name, position, quaternion)
@@ -243,4 +303,5 @@ class GazeboNode(PlainNode):
         self._status_publisher.publish(status_message(self._outcome, values))
 
     def close(self) -> None:
+        self._stand()
         self._simulation.close()

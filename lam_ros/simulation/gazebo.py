@@ -6,8 +6,9 @@ Both are written from the compiled MuJoCo world, so that joints, limits, masses,
                        ├─▶ MuJoCo model ─▶ embedded simulator
     task.furnish ──────┘              └──▶ world_sdf ─▶ Gazebo Harmonic and later, or Fortress
 
-Joints follow their targets by velocity, within the URDF's limits: torque control at this step would need the rotor
-inertia that SDF 1.6 cannot say. Gravity does not act on the arm, as its own controller would see to.
+Joints take velocities: torque control at this step would need the rotor inertia that SDF 1.6 cannot say, and Gazebo's
+own position controller moves at full speed or creeps, so that an arm strikes what it should push. ``gazebo_node`` gives
+them, as the embedded arm's servos would. Gravity does not act on the arm, as its own controller would see to.
 """
 
 from __future__ import annotations
@@ -220,12 +221,7 @@ class _World:
             return
         self._system(arm, "JointStatePublisher")
         for joint in self.driven:
-            plugin = self._system(arm, "JointPositionController")
-            _text(plugin, "joint_name", joint)
-            _text(plugin, "use_velocity_commands", "true")
-            _text(plugin, "p_gain", 1.0)
-            for tag, sign in (("cmd_max", 1.0), ("cmd_min", -1.0)):
-                _text(plugin, tag, sign * (self._limits[joint].velocity or 0.0))
+            _text(self._system(arm, "JointController"), "joint_name", joint)
 
     @property
     def driven(self) -> list[str]:
@@ -336,9 +332,9 @@ def world_sdf(
     return _World(robot, task, robot_file, version, control).sdf(render_engine)
 
 
-def target_topic(joint: str) -> str:
-    """ROS topic on which a joint of Gazebo's arm takes its target."""
-    return f"gazebo/{joint}/target"
+def velocity_topic(joint: str) -> str:
+    """ROS topic on which a joint of Gazebo's arm takes its velocity in rad/s or m/s."""
+    return f"gazebo/{joint}/velocity"
 
 
 def pose_topic(body: str) -> str:
@@ -374,8 +370,8 @@ def bridge_table(
         rows.append(row(camera.topic, topic, "sensor_msgs/msg/Image", "Image"))
         rows.append(row(info, topic.rpartition("/")[0] + "/camera_info", "sensor_msgs/msg/CameraInfo", "CameraInfo"))
     for joint in () if ros2_control else world.driven:
-        gazebo = f"{arm}/joint/{joint}/0/cmd_pos"
-        rows.append(row(target_topic(joint), gazebo, "std_msgs/msg/Float64", "Double", "ROS_TO_GZ"))
+        gazebo = f"{arm}/joint/{joint}/cmd_vel"
+        rows.append(row(velocity_topic(joint), gazebo, "std_msgs/msg/Float64", "Double", "ROS_TO_GZ"))
     for body in world.objects:
         rows.append(row(pose_topic(body), f"/model/{body}/pose", "geometry_msgs/msg/PoseStamped", "Pose"))
     return rows

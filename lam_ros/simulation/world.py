@@ -58,12 +58,17 @@ def make_graspable(geom: mujoco.MjsGeom, friction: float) -> None:
     geom.solref = [CONTACT_TIME_S, 1.0]
 
 
+def servo_gains(unit: str) -> tuple[float, float]:
+    """Stiffness and damping of a joint's position servo; their ratio in 1/s is how fast it closes on its target."""
+    return (ARM_GAIN, ARM_DAMPING) if unit == "rad" else (FINGER_GAIN, FINGER_DAMPING)
+
+
 def _add_servos(spec: mujoco.MjSpec, robot: RobotConfig) -> None:
     known = {joint.name for joint in spec.joints}
     for name, joint in robot.joints.items():
         if name not in known:
             raise SimulationError(f"the URDF has no joint {name}; it has {', '.join(sorted(known))}.")
-        gain, damping = (ARM_GAIN, ARM_DAMPING) if joint.unit == "rad" else (FINGER_GAIN, FINGER_DAMPING)
+        gain, damping = servo_gains(joint.unit)
         servo = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
         servo.set_to_position(kp=gain, kv=damping)
     for joint in spec.joints:

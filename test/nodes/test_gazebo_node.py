@@ -1,4 +1,4 @@
-"""The arm in Gazebo as a robot, with a stand-in for Gazebo: joints that go where they are told, bodies that stay."""
+"""The arm in Gazebo as a robot, with a stand-in for Gazebo: joints as fast as they are told, bodies that stay."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from lam_ros.nodes.base import ns_to_stamp
 from lam_ros.nodes.gazebo import GazeboNode, gazebo_service
 from lam_ros.nodes.joints import joint_message, robot_command
 from lam_ros.nodes.qos import LATCHED
-from lam_ros.simulation.gazebo import pose_topic, target_topic
+from lam_ros.simulation.gazebo import pose_topic, velocity_topic
 from lam_ros.simulation.ros2_control import TRAJECTORY_TOPIC
 from lam_ros.simulation.simulation import Simulation
+from lam_ros.simulation.world import ARM_DAMPING, ARM_GAIN
 
 PERIOD_S = 0.01
-FASTEST = 0.1  # rad or m a period: this arm is quick
 
 
 class StandIn:
@@ -34,18 +34,20 @@ class StandIn:
     def __init__(self, graph, robot, bodies):
         self._graph, self._robot = graph, robot
         self.joints = dict.fromkeys((*robot.joint_names, "right_finger"), 0.0)
-        self.targets: dict[str, float] = {}
+        self.velocities: dict[str, float] = {}
         self.placed: dict[str, np.ndarray] = {}
         self.trouble = ""
+        self.late = 0  # periods that a velocity takes to get here
+        self._told: list[dict[str, float]] = []
         self._now_s = 100.0
         for joint in self.joints:
             take = partial(self._take, joint)
-            graph.probe.create_subscription(Float64, target_topic(joint), take, 10)
+            graph.probe.create_subscription(Float64, velocity_topic(joint), take, 10)
         self._states = graph.probe.create_publisher(JointState, "joint_states", 10)
         self._poses = {body: graph.probe.create_publisher(PoseStamped, pose_topic(body), 10) for body in bodies}
 
     def _take(self, joint, message):
-        self.targets[joint] = message.data
+        self.velocities[joint] = message.data
 
     def place(self, body, position, quaternion):
         if self.trouble:
@@ -54,8 +56,9 @@ class StandIn:
 
     def step(self, period_s=PERIOD_S):
         self._now_s += period_s
-        for joint, target in self.targets.items():
-            self.joints[joint] += float(np.clip(target - self.joints[joint], -FASTEST, FASTEST))
+        self._told.append(dict(self.velocities))
+        for joint, velocity in self._told[max(0, len(self._told) - 1 - self.late)].items():
+            self.joints[joint] += velocity * PERIOD_S
         stamp_ns = round(self._now_s * 1e9)
         for body, position in self.placed.items():
             pose = PoseStamped()
@@ -67,7 +70,8 @@ class StandIn:
     def until(self, condition, period_s=PERIOD_S):
         def stepped():
             self.step(period_s)
-            self._graph.executor.spin_once(timeout_sec=0.01)
+            for timeout_s in (0.01, *[0.0] * len(self.joints)):
+                self._graph.executor.spin_once(timeout_sec=timeout_s)
             return condition()
 
         self._graph.until(stepped)
@@ -99,7 +103,7 @@ def test_under_ros2_control_the_trajectory_controller_moves_the_arm(graph, robot
     simulation.reset(4)
     np.testing.assert_allclose(point.positions, simulation.state, atol=1e-6)
     assert (point.time_from_start.sec, point.time_from_start.nanosec) == (0, 50_000_000)
-    assert stand_in.targets == {}
+    assert stand_in.velocities == {}
 
 
 def outcome(status):
@@ -113,7 +117,7 @@ def test_the_table_is_laid_and_the_arm_sent_home_before_an_episode_runs(graph, s
     expected.reset(4)
     measured = [stand_in.joints[name] for name in robot.joint_names]
     np.testing.assert_allclose(measured, expected.state, atol=0.03)
-    assert stand_in.targets["right_finger"] == pytest.approx(stand_in.targets["gripper"])
+    assert stand_in.joints["right_finger"] == pytest.approx(stand_in.joints["gripper"], abs=1e-3)
     for body, (position, _) in expected.placed.items():
         np.testing.assert_allclose(stand_in.placed[body], position)
     stand_in.until(lambda: objects)
@@ -157,11 +161,52 @@ def test_commands_reach_the_joints_but_not_while_the_table_is_laid(graph, stand_
     graph.until(lambda: node._home is not None)
     commands.publish(robot_command(robot, wanted, 0.1))
     stand_in.until(lambda: outcome(status) == "running")
-    assert stand_in.targets["wrist_angle"] == pytest.approx(1.07, abs=0.6)
+    assert stand_in.joints["wrist_angle"] == pytest.approx(1.07, abs=0.6)
     commands.publish(robot_command(robot, wanted, 0.1))
-    stand_in.until(lambda: stand_in.targets["wrist_angle"] == pytest.approx(float(wanted[4])))
-    graph.until(lambda: stand_in.targets["right_finger"] == pytest.approx(float(wanted[-1])))
-    assert [stand_in.targets[name] for name in robot.joint_names] == pytest.approx(wanted.tolist())
+    followed = pytest.approx([*wanted.tolist(), float(wanted[-1])], abs=1e-4)
+    stand_in.until(lambda: list(stand_in.joints.values()) == followed)
+
+
+def test_joints_close_on_their_targets_as_the_embedded_arms_do_and_no_faster_than_they_may(
+    graph, stand_in, node, status, robot
+):
+    stand_in.until(lambda: outcome(status) == "running")
+    stand_in.until(lambda: max(map(abs, stand_in.velocities.values())) < 1e-3)
+    commands = graph.talk(JointTrajectory, "robot/command", 10)
+    for step, velocity in ((0.04, ARM_GAIN / ARM_DAMPING * 0.04), (1.0, 3.0)):
+        wanted = np.array([stand_in.joints[name] for name in robot.joint_names], dtype=np.float32)
+        wanted[0] += step
+        commands.publish(robot_command(robot, wanted, 0.1))
+        graph.until(lambda wanted=wanted: np.allclose(node._target, wanted))
+        stand_in.step()
+        graph.until(lambda velocity=velocity: stand_in.velocities["waist"] == pytest.approx(velocity, rel=0.02))
+
+
+def test_an_arm_that_hears_late_does_not_swing(graph, stand_in, node, status, robot):
+    stand_in.until(lambda: outcome(status) == "running")
+    stand_in.late = 5
+    commands = graph.talk(JointTrajectory, "robot/command", 10)
+    wanted = np.array([stand_in.joints[name] for name in robot.joint_names], dtype=np.float32)
+    wanted[0] += 1.0
+    commands.publish(robot_command(robot, wanted, 0.1))
+    furthest = -np.inf
+
+    def has_settled():
+        nonlocal furthest
+        furthest = max(furthest, stand_in.joints["waist"])
+        return len(stand_in._told) > 500
+
+    stand_in._told.clear()
+    stand_in.until(has_settled)
+    assert furthest < wanted[0] + 0.1
+    assert stand_in.joints["waist"] == pytest.approx(float(wanted[0]), abs=0.01)
+
+
+def test_joints_stand_still_while_nobody_looks(graph, stand_in, node, status):
+    stand_in.until(lambda: any(stand_in.velocities.values()))
+    stand_in.joints["elbow"] = float("nan")
+    stand_in.step()
+    graph.until(lambda: not any(stand_in.velocities.values()))
 
 
 def test_a_gazebo_that_does_not_answer_is_said(graph, stand_in, node, status):

@@ -139,12 +139,8 @@ def test_the_tasks_objects_are_there_and_tell_their_pose(task: str) -> None:
 @pytest.mark.parametrize(
     ("version", "file", "name"),
     [
-        ("harmonic", "gz-sim-joint-position-controller-system", "gz::sim::systems::JointPositionController"),
-        (
-            "fortress",
-            "ignition-gazebo-joint-position-controller-system",
-            "ignition::gazebo::systems::JointPositionController",
-        ),
+        ("harmonic", "gz-sim-joint-controller-system", "gz::sim::systems::JointController"),
+        ("fortress", "ignition-gazebo-joint-controller-system", "ignition::gazebo::systems::JointController"),
     ],
 )
 def test_each_version_has_its_own_plugin_names(version: str, file: str, name: str) -> None:
@@ -189,7 +185,7 @@ def test_the_bridge_carries_what_the_nodes_listen_to() -> None:
     sensors = {sensor.findtext("topic") for sensor in world("reach").iter("sensor")}
     assert {rows[camera.topic]["gz_topic_name"] for camera in ROBOT.cameras.values()} == sensors
     to_gazebo = [row for row in rows.values() if row["direction"] == "ROS_TO_GZ"]
-    assert {row["gz_topic_name"].split("/")[-3] for row in to_gazebo} == {*ROBOT.joints, "right_finger"}
+    assert {row["gz_topic_name"].split("/")[-2] for row in to_gazebo} == {*ROBOT.joints, "right_finger"}
 
 
 def test_a_shape_that_gazebo_gets_no_file_of_is_refused(tmp_path: Path) -> None:
