@@ -165,7 +165,15 @@ class _World:
                 ElementTree.SubElement(ElementTree.SubElement(shape, "surface"), "friction"), "ode"
             )
             for part in ("mu", "mu2"):
-                _text(ode, part, float(model.geom_friction[geom][0]))
+                _text(ode, part, self._friction(geom))
+
+    def _friction(self, geom: int) -> float:
+        """Of two shapes that touch MuJoCo takes the larger friction and Gazebo's DART the smaller: what lies about gets
+        the largest of all, so that the other shape decides, and that has what MuJoCo would make of the two."""
+        model = self._model
+        sliding, lies_about = model.geom_friction[:, 0], model.body_dofnum[model.geom_bodyid] == 6
+        largest = sliding if lies_about[geom] else np.append(sliding[lies_about], sliding[geom])
+        return float(largest.max())
 
     def _shapes(self, link: ElementTree.Element, body: int) -> None:
         model = self._model

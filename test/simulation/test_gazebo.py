@@ -136,6 +136,20 @@ def test_the_tasks_objects_are_there_and_tell_their_pose(task: str) -> None:
         assert (models[name].findtext("static") == "true") == is_placed_by_hand, "else it falls through the table"
 
 
+@pytest.mark.parametrize("task", ["push", "pick_place"])
+def test_a_cube_slides_on_everything_as_it_does_in_mujoco(task: str) -> None:
+    """DART takes the smaller friction of two shapes (dart/constraint/ContactConstraint.cpp), MuJoCo the larger."""
+    model, _ = compile_world(ROBOT, task, "desk_arm")
+    collisions = {element.get("name"): element for element in world(task).iter("collision")}
+    friction = {name: float(element.findtext("surface/friction/ode/mu") or 0) for name, element in collisions.items()}
+    cube = model.geom("cube").id
+    others = [i for i in range(model.ngeom) if model.geom_contype[i] and i != cube]
+    assert len(others) > 10
+    for other in others:
+        ours = min(friction[f"collision_{cube}"], friction[f"collision_{other}"])
+        assert ours == pytest.approx(max(model.geom_friction[cube][0], model.geom_friction[other][0]))
+
+
 @pytest.mark.parametrize(
     ("version", "file", "name"),
     [
