@@ -3,8 +3,7 @@
     python benchmarks/gazebo/gap.py [--task push] [--checkpoint policy.safetensors] [--episodes 20] [--out gazebo_gap]
 
 Needs Gazebo and ros_gz (docs/gazebo.md). Prints a table and JSON: successes with Wilson intervals, and the paired
-difference between the simulators. What was performed is kept in the folder, with the nodes' logs, even if one of the
-simulators ends early.
+difference between the simulators. Each episode is kept in the folder when it is over, beside the nodes' logs.
 """
 
 from __future__ import annotations
@@ -28,21 +27,24 @@ from lam_ros.learning.evaluation import EpisodeResult, Evaluation, paired_differ
 from lam_ros.learning.seeds import UNSEEN_SEED
 
 
-def performed(task: str, checkpoint: Path | None, episodes: int, folder: Path) -> dict[str, Evaluation]:
-    """Who performs, by simulator; the same seeds in both. One that ends early has fewer episodes."""
+def performed(
+    who: str, task: str, checkpoint: Path | None, episodes: int, folder: Path, figures: dict[str, Any]
+) -> dict[str, Evaluation]:
+    """Evaluations by simulator, on the same seeds; one that ends early has fewer episodes. Each episode is saved."""
     found = {}
-    who = "policy" if checkpoint else "expert"
     with Progress() as progress:
 
-        def count(results: list[EpisodeResult], bar: TaskID, result: EpisodeResult) -> None:
+        def count(simulator: str, results: list[EpisodeResult], bar: TaskID, result: EpisodeResult) -> None:
             results.append(result)
             progress.advance(bar)
+            figures[f"{who}, {simulator}"] = steps.evaluation_json(Evaluation(tuple(results)))
+            steps.save_json(folder / "gap.json", figures)
 
         for simulator in get_args(Simulator):
             bar = progress.add_task(f"{who}, {simulator}", total=episodes)
             results: list[EpisodeResult] = []
             log_file = folder / f"{who}_{simulator}.log"
-            report = partial(count, results, bar)
+            report = partial(count, simulator, results, bar)
             try:
                 steps.perform(
                     "desk_arm",
@@ -77,10 +79,9 @@ def main() -> None:
     table = Table("who", "simulator", "succeeded", "95 %", "median seconds to success")
     who = {} if arguments.no_expert else {"expert": None}
     for name, checkpoint in (who | ({"policy": arguments.checkpoint} if arguments.checkpoint else {})).items():
-        found = performed(arguments.task, checkpoint, arguments.episodes, arguments.out)
+        found = performed(name, arguments.task, checkpoint, arguments.episodes, arguments.out, figures)
         for simulator, evaluation in found.items():
             if evaluation.episodes:
-                figures[f"{name}, {simulator}"] = steps.evaluation_json(evaluation)
                 low, high = evaluation.wilson
                 seconds = f"{evaluation.seconds_to_success:.1f}" if evaluation.successes else ""
                 succeeded = f"{evaluation.successes} of {evaluation.episodes}"

@@ -40,7 +40,8 @@ from lam_ros.urdf import moving_joints, read_urdf
 HOME_WITHIN = 0.03  # rad or m
 HOME_TIMEOUT_S = 10.0  # of simulated time
 SERVICE_TIMEOUT_S = 3.0
-FOLLOW_PERIOD_S = 0.01  # of simulated time; joint states come at each step of the physics
+FOLLOW_PERIOD_S = 0.02  # of simulated time; joint states come at each step of the physics
+WAY_S = 0.03  # about what states and velocities take from Gazebo and back: part of the lag that a servo has
 GAP_S = 0.2  # of simulated time without joint states: an arm that stood, or was put somewhere
 CORRECTION = 1.0  # 1/s
 TRIES = 3  # now and then Gazebo's transport loses the answer to a tool that has only just begun
@@ -85,13 +86,13 @@ class Drive:
 
     Attributes:
         place: of its target in the robot's positions.
-        rate: velocity for each unit of distance from the target, 1/s.
+        lag_s: how far it is behind a target that moves.
         limit: fastest, rad/s or m/s.
     """
 
     publisher: Any
     place: int
-    rate: float
+    lag_s: float
     limit: float
 
 
@@ -161,7 +162,8 @@ class GazeboNode(PlainNode):
         for name, place in places.items():
             stiffness, damping = servo_gains(joints[place].unit)
             publisher = self.create_publisher(Float64, velocity_topic(name), COMMAND)
-            drives[name] = Drive(publisher, place, stiffness / damping, limits[name].velocity or 0.0)
+            lag_s = max(damping / stiffness - WAY_S, FOLLOW_PERIOD_S)
+            drives[name] = Drive(publisher, place, lag_s, limits[name].velocity or 0.0)
         return drives
 
     def _set_target(self, positions: np.ndarray) -> None:
@@ -180,12 +182,13 @@ class GazeboNode(PlainNode):
         self._followed_ns = stamp_ns
         measured = dict(zip(message.name, message.position, strict=True))
         if not 0.0 <= passed_s <= GAP_S:
-            self._references, passed_s = {}, 0.0
+            self._references, passed_s = {}, FOLLOW_PERIOD_S
         for name, drive in self._drives.items():
             target = float(self._target[drive.place])
             here = float(measured.get(name, target))
             reference = self._references.get(name, here)
-            velocity = min(max(drive.rate * (target - reference), -drive.limit), drive.limit)
+            velocity = (target - reference) * (1.0 - np.exp(-passed_s / drive.lag_s)) / passed_s
+            velocity = min(max(velocity, -drive.limit), drive.limit)
             self._references[name] = reference + velocity * passed_s
             velocity += CORRECTION * (reference - here)
             drive.publisher.publish(Float64(data=min(max(velocity, -drive.limit), drive.limit)))

@@ -117,7 +117,7 @@ def test_the_table_is_laid_and_the_arm_sent_home_before_an_episode_runs(graph, s
     expected.reset(4)
     measured = [stand_in.joints[name] for name in robot.joint_names]
     np.testing.assert_allclose(measured, expected.state, atol=0.03)
-    assert stand_in.joints["right_finger"] == pytest.approx(stand_in.joints["gripper"], abs=1e-3)
+    assert stand_in.joints["right_finger"] == pytest.approx(stand_in.joints["gripper"], abs=5e-3)
     for body, (position, _) in expected.placed.items():
         np.testing.assert_allclose(stand_in.placed[body], position)
     stand_in.until(lambda: objects)
@@ -172,14 +172,25 @@ def test_joints_close_on_their_targets_as_the_embedded_arms_do_and_no_faster_tha
 ):
     stand_in.until(lambda: outcome(status) == "running")
     stand_in.until(lambda: max(map(abs, stand_in.velocities.values())) < 1e-3)
+    stand_in.late = 3
     commands = graph.talk(JointTrajectory, "robot/command", 10)
-    for step, velocity in ((0.04, ARM_GAIN / ARM_DAMPING * 0.04), (1.0, 3.0)):
-        wanted = np.array([stand_in.joints[name] for name in robot.joint_names], dtype=np.float32)
-        wanted[0] += step
-        commands.publish(robot_command(robot, wanted, 0.1))
-        graph.until(lambda wanted=wanted: np.allclose(node._target, wanted))
-        stand_in.step()
-        graph.until(lambda velocity=velocity: stand_in.velocities["waist"] == pytest.approx(velocity, rel=0.02))
+    here = stand_in.joints["waist"]
+    wanted = np.array([stand_in.joints[name] for name in robot.joint_names], dtype=np.float32)
+    wanted[0] += 0.1
+    commands.publish(robot_command(robot, wanted, 0.1))
+    graph.until(lambda: np.allclose(node._target, wanted))
+    way: list[float] = []
+
+    def has_arrived():
+        way.append((stand_in.joints["waist"] - here) / 0.1)
+        return way[-1] > 0.98
+
+    stand_in.until(has_arrived)
+    most_s = PERIOD_S * sum(share < 1 - np.exp(-1) for share in way)
+    assert most_s == pytest.approx(ARM_DAMPING / ARM_GAIN, abs=0.03)
+    wanted[0] += 1.0
+    commands.publish(robot_command(robot, wanted, 0.1))
+    stand_in.until(lambda: stand_in.velocities["waist"] == pytest.approx(3.0))
 
 
 def test_an_arm_that_hears_late_does_not_swing(graph, stand_in, node, status, robot):
