@@ -120,9 +120,15 @@ class _World:
         return '<?xml version="1.0"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
     def _light(self, world: ElementTree.Element) -> None:
+        """As bright as in the embedded simulator; its headlight, which Gazebo lacks, as if it came half from aside."""
+        headlight = self._model.vis.headlight
+        scene = ElementTree.SubElement(world, "scene")
+        _text(scene, "ambient", _numbers([*(headlight.ambient + headlight.diffuse / 2), 1.0]))
+        _text(scene, "background", "0 0 0 1")
+        _text(scene, "shadows", "false")
         light = ElementTree.SubElement(world, "light", name="light", type="point")
         _text(light, "pose", _numbers([*self._model.light_pos[0], 0, 0, 0]))
-        _text(light, "diffuse", "0.8 0.8 0.8 1")
+        _text(light, "diffuse", _numbers([*self._model.light_diffuse[0], 1.0]))
         _text(light, "cast_shadows", "false")
         attenuation = ElementTree.SubElement(light, "attenuation")
         for tag, value in (("range", 10.0), ("constant", 1.0), ("linear", 0.0), ("quadratic", 0.0)):

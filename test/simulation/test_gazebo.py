@@ -167,6 +167,13 @@ def test_each_version_has_its_own_plugin_names(version: str, file: str, name: st
     assert all(str(p.get("name")).startswith(f"{prefix}::") for p in world(version=version).iter("plugin"))
 
 
+def test_a_shape_that_faces_the_light_is_as_bright_as_its_colour() -> None:
+    """As in the embedded simulator, whose policies are to know it again; OGRE adds ambient and diffuse."""
+    found = world("push")
+    light = np.array([numbers(found, "scene/ambient"), numbers(found, "light/diffuse")])
+    np.testing.assert_allclose(light[:, :3].sum(axis=0), 1.0, atol=0.05)
+
+
 def test_the_render_engine_is_a_choice() -> None:
     engines = [plugin.findtext("render_engine") for plugin in world(render_engine="ogre").iterfind("plugin")]
     assert "ogre" in engines
