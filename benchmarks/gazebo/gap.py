@@ -77,8 +77,10 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {"task": arguments.task, "episodes": arguments.episodes}
     table = Table("who", "simulator", "succeeded", "95 %", "median seconds to success")
-    who = {} if arguments.no_expert else {"expert": None}
-    for name, checkpoint in (who | ({"policy": arguments.checkpoint} if arguments.checkpoint else {})).items():
+    performers: dict[str, Path | None] = {} if arguments.no_expert else {"expert": None}
+    if arguments.checkpoint:
+        performers["policy"] = arguments.checkpoint
+    for name, checkpoint in performers.items():
         found = performed(name, arguments.task, checkpoint, arguments.episodes, arguments.out, figures)
         for simulator, evaluation in found.items():
             if evaluation.episodes:
@@ -89,7 +91,7 @@ def main() -> None:
         if all(evaluation.episodes for evaluation in found.values()):
             difference = paired_difference(found["gazebo"], found["embedded"])
             figures[f"{name}, gazebo less embedded"] = dataclasses.asdict(difference)
-        steps.save_json(arguments.out / "gap.json", figures)
+            steps.save_json(arguments.out / "gap.json", figures)
     Console().print(table)
     print(json.dumps(figures, indent=1))
 

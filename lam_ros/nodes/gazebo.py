@@ -136,8 +136,10 @@ class GazeboNode(PlainNode):
         self._target: np.ndarray | None = None  # (J,), that the joints follow
         self._followed_ns = 0
         self._references: dict[str, float] = {}  # where each joint should be by now
-        self._drives = {} if self.parameter("ros2_control") else self._make_drives()
-        self._move = self._move_by_trajectories() if self.parameter("ros2_control") else self._set_target
+        if self.parameter("ros2_control"):
+            self._drives, self._move = {}, self._move_by_trajectories()
+        else:
+            self._drives, self._move = self._make_drives(), self._set_target
         self._objects = self.create_publisher(MarkerArray, "simulation/objects", STREAM)
         self._status_publisher = self.create_publisher(DiagnosticStatus, "simulation/status", LATCHED)
         kind = ROBOT_COMMAND_TYPES[self.robot.command.type]
