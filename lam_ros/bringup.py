@@ -376,8 +376,10 @@ def follow_parent() -> None:
 
 
 def _become_child() -> None:
-    """A group of its own, so that Ctrl-C reaches `lam` alone, which stops its nodes in order."""
+    """A group of its own, so that Ctrl-C reaches `lam` alone, which stops its nodes in order. It hears an
+    interrupt even where `lam` does not: a script's job in the background has SIGINT ignored, and that is inherited."""
     os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     follow_parent()
 
 

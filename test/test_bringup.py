@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import os
 import select
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -192,7 +193,7 @@ def test_a_dead_process_is_named_with_its_last_words() -> None:
 
 def test_a_process_has_the_variables_of_its_own_beside_those_of_all() -> None:
     heard: Queue[tuple[str, str]] = Queue()
-    shown = "import os; print(os.environ['OURS'], os.environ['HOME'])"
+    shown = "import os; print(os.environ['OURS'], os.environ['HOME'], flush=True)"
     process = dataclasses.replace(script("gz", f"{shown}; {FOREVER}"), environment={"OURS": "1"})
     with Supervisor(lambda name, line: heard.put((name, line)), os.environ) as supervisor:
         supervisor.start([process])
@@ -202,7 +203,8 @@ def test_a_process_has_the_variables_of_its_own_beside_those_of_all() -> None:
 def test_what_a_process_had_started_ends_with_it() -> None:
     heard: Queue[tuple[str, str]] = Queue()
     window = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=True); {FOREVER}"
-    gazebo = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {window!r}]).pid); {FOREVER}"
+    started = f"subprocess.Popen([sys.executable, '-c', {window!r}])"
+    gazebo = f"import subprocess, sys; print({started}.pid, flush=True); {FOREVER}"
     with Supervisor(lambda name, line: heard.put((name, line)), os.environ) as supervisor:
         supervisor.start([script("gz", gazebo)])
         said = {heard.get(timeout=30)[1] for _ in range(2)}
@@ -260,3 +262,16 @@ def test_a_recorder_has_the_time_to_seal(monkeypatch: pytest.MonkeyPatch, name: 
         assert heard.get(timeout=30) == (name, "runs")
         popen = supervisor._running[name][1]
     assert popen.returncode == (0 if is_waited_for else -9)
+
+
+def test_processes_of_a_job_in_the_background_hear_that_they_shall_end() -> None:
+    """Where a script says `lam up simulate &`, SIGINT is ignored."""
+    heard: Queue[tuple[str, str]] = Queue()
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Supervisor(lambda name, line: heard.put((name, line)), os.environ) as supervisor:
+            supervisor.start([script("recorder", SLOW_TO_END)])
+            assert heard.get(timeout=30) == ("recorder", "runs")
+        assert heard.get(timeout=30) == ("recorder", "sealed")
+    finally:
+        signal.signal(signal.SIGINT, handler)
