@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -36,6 +36,8 @@ GPU_DEVICES = ("/dev/dri/renderD128", "/dev/nvidia0", "/dev/dxg")
 # Without a GPU Mesa draws. It walks every texel under an anisotropic filter, which OGRE asks for: one picture of an arm
 # that comes near the table took it up to minutes, in which Gazebo stood still.
 SOFTWARE_RENDERING = {"MESA_EXTENSION_OVERRIDE": "-GL_EXT_texture_filter_anisotropic"}
+PARTITION = ("GZ_PARTITION", "IGN_PARTITION")  # Gazebos, bridges and tools with the same value hear each other
+PLUGIN_PATHS = ("GZ_SIM_SYSTEM_PLUGIN_PATH", "IGN_GAZEBO_SYSTEM_PLUGIN_PATH")
 CONTROLLERS_TIMEOUT_S = 60  # for Gazebo to run them
 BringUp = Literal["simulate", "record", "deploy", "gate"]
 Simulator = Literal["embedded", "gazebo"]
@@ -149,7 +151,7 @@ class GazeboOptions:
         render_engine: of the cameras: ogre2, ogre, or auto: ogre2 where there is a GPU.
         world: an SDF of your own instead of the task's; it must hold the arm and the task's objects by their names.
         ros2_control: whether ros2_control's controllers move the arm, instead of Gazebo's own.
-        namespace: of the controllers: the nodes' own.
+        namespace: the nodes' own; Gazebo's transport is divided by it too.
     """
 
     version: Literal["auto", "harmonic", "fortress"] = "auto"
@@ -167,7 +169,7 @@ class Options:
     Attributes:
         robot: YAML path or the name of a shipped robot.
         checkpoint: policy to perform, required for deploy; for record, one that predicts beside the human.
-        task: of the simulator and the expert; the recorder's text otherwise.
+        task: of the simulator and the expert, reach if not given; on a robot what the recorder says is shown.
         dataset: folder of episodes; required for record.
         simulated: whether the embedded simulator is the robot.
         mode: the simulator's, realtime or lockstep.
@@ -180,7 +182,7 @@ class Options:
 
     robot: str
     checkpoint: str = ""
-    task: str = "reach"
+    task: str = ""
     dataset: str = ""
     simulated: bool = False
     mode: Literal["realtime", "lockstep"] = "realtime"
@@ -205,6 +207,8 @@ def plan(what: BringUp, options: Options) -> list[Process]:
     """
     load_robot(options.robot)  # fail here, in one sentence, rather than in each node
     simulated = options.simulated or what == "simulate"
+    if simulated and not options.task:
+        options = replace(options, task="reach")
     common: dict[str, Any] = {"robot": options.robot, "use_sim_time": simulated}
     lifecycle = {**common, "autostart": True}
     processes: list[Process] = []
@@ -266,11 +270,19 @@ def gazebo_processes(options: Options) -> list[Process]:
         BringUpError: Gazebo or ros_gz_bridge is not installed, the robot cannot be commanded there, or its cameras have
             no display to draw on.
     """
-    from lam_ros.simulation.gazebo import bridge_table, world_sdf
+    try:
+        from lam_ros.simulation.gazebo import bridge_table, world_sdf
+    except ModuleNotFoundError as error:
+        raise BringUpError(
+            f"the world is written from the embedded simulator's, and {sys.executable} finds no {error.name}: `pip "
+            "install mujoco mink daqp`; if it is in a virtual environment, type `python3 $(which ros2) launch …` there."
+        ) from None
 
     given, robot = options.gazebo, load_robot(options.robot)
     tools: dict[GazeboVersion, str] = {"harmonic": "gz", "fortress": "ign"}
-    wanted = list(tools) if given.version == "auto" else [given.version]
+    # Humble's own is Fortress, beside which Gazebo Classic's `gz` may lie, which knows nothing of all this.
+    either = sorted(tools, reverse=os.environ.get("ROS_DISTRO") != "humble")
+    wanted = either if given.version == "auto" else [given.version]
     version = next((name for name in wanted if shutil.which(tools[name])), None)
     if version is None:
         programs = " or ".join(f"`{tools[name]}`" for name in wanted)
@@ -302,17 +314,28 @@ def gazebo_processes(options: Options) -> list[Process]:
     run = ("gz", "sim") if version == "harmonic" else ("ign", "gazebo")
     without_window = ("-s", "--headless-rendering") if engine == "ogre2" else ("-s",)
     command = (*run, "-r", *(without_window if given.headless or not has_display else ()), str(world))
-    drawing = {} if _has_gpu() or os.environ.keys() & SOFTWARE_RENDERING else SOFTWARE_RENDERING
+    apart = dict.fromkeys(PARTITION, given.namespace.strip("/")) if given.namespace else {}
+    around = {**apart, **(_plugin_path(version) if controllers else {})}
+    if not (_has_gpu() or os.environ.keys() & SOFTWARE_RENDERING):
+        around |= SOFTWARE_RENDERING
     seed = {name: value for name, value in options.simulation.items() if name == "seed"}
     how = {"gz_version": version, "ros2_control": given.ros2_control}
     parameters = {"robot": options.robot, "task": options.task, "use_sim_time": True, **how, **seed}
     bridge = NodeSpec("bridge", (), "topics between Gazebo and ROS", "ros_gz_bridge", "parameter_bridge")
     return [
-        Command(NodeSpec("gz", (), "Gazebo itself"), words=command, environment=drawing),
-        Process(bridge, {"config_file": str(table)}),
+        Command(NodeSpec("gz", (), "Gazebo itself"), words=command, environment=around),
+        Process(bridge, {"config_file": str(table)}, environment=apart),
         *(control_processes(options, version, controllers) if controllers else ()),
-        Process(NODES["gazebo"], parameters),
+        Process(NODES["gazebo"], parameters, environment=apart),
     ]
+
+
+def _plugin_path(version: GazeboVersion) -> dict[str, str]:
+    """Variables with which Gazebo finds ros2_control's plugin: its package adds itself to them from 2024 on only."""
+    from lam_ros.simulation.ros2_control import PLUGINS
+
+    prefix = _prefix_of(PLUGINS[version].package)
+    return {name: os.pathsep.join(filter(None, (f"{prefix}/lib", os.environ.get(name)))) for name in PLUGIN_PATHS}
 
 
 def control_processes(options: Options, version: GazeboVersion, parameters: Path) -> list[Process]:
@@ -324,7 +347,13 @@ def control_processes(options: Options, version: GazeboVersion, parameters: Path
     Raises:
         BringUpError: a package is not installed.
     """
-    from lam_ros.simulation.ros2_control import CONTROLLERS, PLUGINS, controller_parameters, tagged_urdf
+    from lam_ros.simulation.ros2_control import (
+        BROADCAST_TOPIC,
+        CONTROLLERS,
+        PLUGINS,
+        controller_parameters,
+        tagged_urdf,
+    )
 
     needed = (PLUGINS[version].package, "controller_manager", "joint_trajectory_controller", "robot_state_publisher")
     missing = [package for package in needed if _prefix_of(package) is None]
@@ -338,8 +367,9 @@ def control_processes(options: Options, version: GazeboVersion, parameters: Path
     publisher = NodeSpec(name, (), "the arm's URDF and its tf", name, name)
     spawner = NodeSpec("spawner", (), "starts the controllers", "controller_manager", "spawner", ends=True)
     words = (*CONTROLLERS, "--controller-manager-timeout", str(CONTROLLERS_TIMEOUT_S))
+    topic = f"{BROADCAST_TOPIC}:={robot.joint_states.topic}"  # so is the broadcaster's in the plugin
     return [
-        Process(publisher, {"robot_description": described, "use_sim_time": True}),
+        Process(publisher, {"robot_description": described, "use_sim_time": True}, ("--ros-args", "-r", topic)),
         Process(spawner, {}, words),
     ]
 

@@ -28,7 +28,7 @@ from lam_ros.config import load_robot, urdf_path
 from lam_ros.errors import BringUpError, LamError
 
 TRUE, FALSE = ("true", "1"), ("false", "0")
-FLAGS = ("simulated", "composed", "respawn", "autostart", "headless", "rviz", "foxglove", "ros2_control")
+FLAGS = ("simulated", "composed", "respawn", "autostart", "headless", "tf", "rviz", "foxglove", "ros2_control")
 RESPAWN_DELAY_S = 2.0
 
 # Of every launch file, with their defaults; what says more about one of them stands in ARGUMENTS.
@@ -37,7 +37,7 @@ OF_NODES = {"use_sim_time": "auto", "respawn": "false", "autostart": "true"}
 ARGUMENTS = {
     "robot": "Robot YAML: a path, or the name of a robot that lam_ros ships.",
     "checkpoint": "Policy that `lam train` wrote (.safetensors). In record: predicts beside the human, moves nothing.",
-    "task": "The simulator's task (reach, push, pick_place), or what is demonstrated, in words.",
+    "task": "The simulator's task (reach, push, pick_place); on a robot what is demonstrated, in words.",
     "dataset": "Folder that episodes go to; in deploy: corrections, and no recorder if it is empty.",
     "teleop": "Who demonstrates: expert (the scripted one of the simulator), or none (run teleop_node yourself).",
     "simulated": "Whether the embedded simulator is the robot.",
@@ -45,7 +45,7 @@ ARGUMENTS = {
     "namespace": "Namespace of all nodes and topics, so that two robots stand side by side.",
     "params_file": "ROS parameter file, read last. Key it `/**:`; a key with a namespace matches that one alone.",
     "log_level": "debug, info, warn, error or fatal.",
-    "use_sim_time": "Time from /clock: true, false, or auto (true where the embedded simulator runs).",
+    "use_sim_time": "Time from /clock: true, false, or auto (true where a simulator runs).",
     "respawn": "Start perception, action and recorder again when they die. The gate is never: its end ends all.",
     "autostart": "Configure and activate the lifecycle nodes; false leaves that to you or a lifecycle manager.",
     "gz_version": "harmonic (and later), fortress, or auto: whichever is installed.",
@@ -53,6 +53,7 @@ ARGUMENTS = {
     "render_engine": "Of Gazebo's cameras: ogre2, ogre, or auto: ogre2 where there is a GPU.",
     "world": "An SDF of your own instead of the task's; with the arm and the task's objects by their names.",
     "ros2_control": "Let ros2_control's joint_trajectory_controller move the arm in Gazebo (needs gz_ros2_control).",
+    "tf": "Start robot_state_publisher, where it is installed; false where your driver runs one.",
     "rviz": "Start RViz, where it is installed.",
     "foxglove": "Start foxglove_bridge, where it is installed; `lam robot layout` writes a layout for it.",
 }
@@ -70,7 +71,8 @@ def launch_description(what: BringUp, defaults: Mapping[str, str]) -> Any:
 
 def view_description() -> Any:
     """A LaunchDescription of what shows a robot: the robot's state in tf, RViz, Foxglove's bridge."""
-    return _described({**COMMON, "use_sim_time": "false", "rviz": "true", "foxglove": "false"}, _viewers)
+    defaults = {"use_sim_time": "false", "tf": "true", "rviz": "true", "foxglove": "false"}
+    return _described({**COMMON, **defaults}, _viewers)
 
 
 def _described(arguments: Mapping[str, str], start: Any) -> Any:
@@ -200,7 +202,7 @@ def _viewers(given: Mapping[str, Any]) -> list[Any]:
     from launch_ros.actions import Node
     from launch_ros.parameter_descriptions import ParameterValue
 
-    from lam_ros.views import write_rviz
+    from lam_ros.views import COMMANDED, root_link, write_rviz
 
     def is_there(package: str, what_for: str) -> bool:
         try:
@@ -212,20 +214,36 @@ def _viewers(given: Mapping[str, Any]) -> list[Any]:
         return True
 
     robot = load_robot(given["robot"])
+    remappings = [("/clock", "clock")] if given["namespace"] else []
     said: dict[str, Any] = {
         "namespace": given["namespace"],
         "output": "screen",
         "ros_arguments": ["--log-level", given["log_level"]],
-        "remappings": [("/clock", "clock")] if given["namespace"] else [],
+        "remappings": remappings,
     }
     time = {"use_sim_time": bool(given["use_sim_time"])}
     more = [given["params_file"]] if given["params_file"] else []
     actions: list[Any] = []
-    if robot.urdf and is_there("robot_state_publisher", "there is no tf of the arm"):
-        text = ParameterValue(urdf_path(robot, given["robot"]).read_text(), value_type=str)
-        parameters = [{"robot_description": text, **time}, *more]
+    if robot.urdf and (given["tf"] or given["rviz"]) and is_there("robot_state_publisher", "there is no tf of the arm"):
+        urdf = urdf_path(robot, given["robot"]).read_text()
         publisher = {"package": "robot_state_publisher", "executable": "robot_state_publisher"}
-        actions.append(Node(**publisher, parameters=parameters, **said))
+        described = {"robot_description": ParameterValue(urdf, value_type=str), **time}
+
+        def arm(joints: str, *moved: tuple[str, str], **named: Any) -> Any:
+            parameters = [{**described, **named.pop("more", {})}, *more]
+            there = [*remappings, ("joint_states", joints), *moved]
+            return Node(**publisher, **named, parameters=parameters, **{**said, "remappings": there})
+
+        if given["tf"]:
+            actions.append(arm(robot.joint_states.topic))
+        if given["rviz"] and is_there("tf2_ros", "RViz does not show the arm as it is commanded"):
+            ghost = f"{COMMANDED}/robot_description"
+            prefix = {"frame_prefix": f"{COMMANDED}/"}
+            actions.append(arm("lam/command", ("robot_description", ghost), name=f"{COMMANDED}_arm", more=prefix))
+            root = root_link(urdf)
+            words = ["--frame-id", root, "--child-frame-id", f"{COMMANDED}/{root}"]
+            static = {"package": "tf2_ros", "executable": "static_transform_publisher", "name": f"{COMMANDED}_base"}
+            actions.append(Node(**static, arguments=words, parameters=[time], **said))
     if given["rviz"] and is_there("rviz2", "RViz stays closed"):
         folder = tempfile.mkdtemp(prefix="lam_ros_")
         file = write_rviz(robot, Path(folder), given["namespace"], given["robot"])

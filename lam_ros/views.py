@@ -13,6 +13,7 @@ import yaml
 from lam_ros.config import RobotConfig, urdf_path
 
 RVIZ, FOXGLOVE = "lam.rviz", "lam.foxglove.json"
+COMMANDED = "commanded"  # prefix of the frames of a second arm in RViz, which stands where the gate sends the first
 Json = dict[str, Any]
 
 
@@ -31,7 +32,8 @@ def root_link(urdf: str) -> str:
 
 
 def write_rviz(robot: RobotConfig, folder: Path, namespace: str = "", robot_file: str | Path | None = None) -> Path:
-    """Write ``lam.rviz``: the arm, the task's objects, the cameras, and where the policy looks in them."""
+    """Write ``lam.rviz``: the arm, a paler one where the gate sends it, the task's objects, the cameras, and where the
+    policy looks in them."""
     topic = {
         "Depth": 5,
         "Durability Policy": "Volatile",
@@ -48,19 +50,17 @@ def write_rviz(robot: RobotConfig, folder: Path, namespace: str = "", robot_file
     if robot.urdf:
         frame = root_link(urdf_path(robot, robot_file).read_text())
         source = {**topic, "Durability Policy": "Transient Local", "Reliability Policy": "Reliable"}
-        description = {**source, "Value": absolute("robot_description", namespace)}
-        displays.append(
-            {
-                "Class": "rviz_default_plugins/RobotModel",
-                "Name": "Arm",
-                "Enabled": True,
-                "Description Source": "Topic",
-                "Description Topic": description,
-            }
-        )
+        arms: list[tuple[str, str, Json]] = [
+            ("Arm", "robot_description", {}),
+            ("Commanded", f"{COMMANDED}/robot_description", {"TF Prefix": COMMANDED, "Alpha": 0.4}),
+        ]
+        for name, where, more in arms:
+            described = {**source, "Value": absolute(where, namespace)}
+            model = {"Class": "rviz_default_plugins/RobotModel", "Name": name, "Enabled": True, **more}
+            displays.append({**model, "Description Source": "Topic", "Description Topic": described})
     displays.append(display("MarkerArray", "Objects", "simulation/objects"))
     for name, camera in robot.cameras.items():
-        displays.append(display("Image", name, camera.topic))
+        displays.append(display("Image", name, camera.subscribed_topic))
         # Computed only while someone looks at it.
         displays.append(display("Image", f"{name}: where the policy looks", f"lam/explain/{name}", Enabled=False))
     orbit = {"Class": "rviz_default_plugins/Orbit", "Distance": 1.2, "Pitch": 0.5, "Yaw": 0.8}
@@ -106,7 +106,7 @@ def write_foxglove(robot: RobotConfig, folder: Path, namespace: str = "") -> Pat
 
     panels: dict[str, Json] = {}
     for name, camera in robot.cameras.items():
-        panels[f"Image!{name}"] = {"imageMode": {"imageTopic": at(camera.topic)}}
+        panels[f"Image!{name}"] = {"imageMode": {"imageTopic": at(camera.subscribed_topic)}}
         panels[f"Image!{name}_explained"] = {"imageMode": {"imageTopic": at(f"lam/explain/{name}")}}
     pictures = list(panels)
     states, sent = at(robot.joint_states.topic), at("lam/command")

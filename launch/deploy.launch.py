@@ -2,7 +2,7 @@
 
 from lam_ros.launching import launch_description
 
-ARGUMENTS = {"checkpoint": "", "task": "reach", "simulated": "false", "composed": "false", "dataset": ""}
+ARGUMENTS = {"checkpoint": "", "task": "", "simulated": "false", "composed": "false", "dataset": ""}
 
 
 def generate_launch_description():

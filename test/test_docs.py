@@ -42,3 +42,8 @@ def test_the_nodes_are_described_as_they_are(domain: int) -> None:
     assert done.stdout == (ROOT / "docs/nodes.md").read_text(), "run `make reference`"
     for spec in NODES.values():
         assert f"## {spec.executable}" in done.stdout
+    for row in (
+        "| records | `camera/front/image_raw` | sensor_msgs/msg/Image |",  # which it subscribes to once it is published
+        "| listens to (twist) | `teleop/twist` | geometry_msgs/msg/TwistStamped |",
+    ):
+        assert row in done.stdout

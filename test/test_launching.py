@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +64,7 @@ def stand_in(name: str, keywords: set[str]) -> Any:
 @pytest.fixture
 def installed() -> set[str]:
     """ROS packages that are there."""
-    return {"robot_state_publisher", "rviz2", "foxglove_bridge"}
+    return {"robot_state_publisher", "tf2_ros", "rviz2", "foxglove_bridge"}
 
 
 @pytest.fixture
@@ -268,6 +269,52 @@ def test_gazebo_runs_the_tasks_world_behind_its_bridge() -> None:
 
 
 @pytest.mark.usefixtures("_launch", "gazebo")
+@pytest.mark.parametrize("variable", ["GZ_PARTITION", "IGN_PARTITION"])
+def test_two_gazebos_in_two_namespaces_do_not_hear_each_other(variable: str) -> None:
+    def partitions(namespace: str) -> set[str | None]:
+        actions = started("gazebo", namespace=namespace)
+        speak = [action for action in actions if action.kind == "ExecuteProcess"]
+        speak += [nodes(actions)[name] for name in ("parameter_bridge", "gazebo_node")]
+        assert len(speak) == 3
+        return {action.named["additional_env"].get(variable) for action in speak}
+
+    assert partitions("left") == {"left"}
+    assert partitions("/right/") == {"right"}
+    assert partitions("") == {None}, "the user's own"
+
+
+@pytest.mark.usefixtures("_launch")
+def test_on_humble_gazebo_is_fortress_beside_a_classic_gz(gazebo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def program() -> str:
+        (server,) = [a.named["cmd"] for a in started("gazebo") if a.kind == "ExecuteProcess"]
+        return str(server[0])
+
+    shutil.copy(gazebo, gazebo.with_name("ign"))
+    monkeypatch.setenv("ROS_DISTRO", "humble")
+    assert program() == "ign"
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    assert program() == "gz"
+
+
+@pytest.mark.usefixtures("_launch", "gazebo")
+def test_without_mujoco_the_world_cannot_be_written_and_a_sentence_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("lam_ros.simulation")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "mujoco", None)
+    with pytest.raises(RuntimeError, match=r"finds no mujoco: `pip install mujoco mink daqp`"):
+        started("gazebo")
+
+
+@pytest.mark.usefixtures("_launch", "gazebo")
+def test_a_robot_whose_pictures_come_compressed_is_not_for_gazebo(tmp_path: Path) -> None:
+    robot = tmp_path / "arm.yaml"
+    text = share_path("config/desk_arm.yaml").read_text()
+    robot.write_text(text.replace("width: 96", "transport: compressed, width: 96", 1))
+    with pytest.raises(RuntimeError, match="gives raw pictures, and desk_arm wants them compressed"):
+        started("gazebo", robot=str(robot))
+
+
+@pytest.mark.usefixtures("_launch", "gazebo")
 def test_gazebo_shows_a_window_where_there_is_a_display_and_draws_with_what_there_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,7 +342,7 @@ def test_gazebo_shows_a_window_where_there_is_a_display_and_draws_with_what_ther
 def test_without_a_gpu_gazebo_draws_without_the_filter_that_holds_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
     def filters() -> str | None:
         (command,) = [a for a in started("gazebo", render_engine="ogre") if a.kind == "ExecuteProcess"]
-        (process, *_) = gazebo_processes(Options("desk_arm", gazebo=GazeboOptions(render_engine="ogre")))
+        (process, *_) = gazebo_processes(Options("desk_arm", task="push", gazebo=GazeboOptions(render_engine="ogre")))
         assert command.named["additional_env"] == process.environment
         return process.environment.get("MESA_EXTENSION_OVERRIDE")
 
@@ -336,6 +383,9 @@ def test_ros2_control_moves_gazebos_arm_where_it_is_installed(tmp_path: Path) ->
     assert found["spawner"].named["arguments"][:2] == ["joint_state_broadcaster", "joint_trajectory_controller"]
     (server,) = [action.named["cmd"] for action in actions if action.kind == "ExecuteProcess"]
     assert "gz_ros2_control-system" in Path(server[-1]).read_text()
+    (around,) = [action.named["additional_env"] for action in actions if action.kind == "ExecuteProcess"]
+    for variable in ("GZ_SIM_SYSTEM_PLUGIN_PATH", "IGN_GAZEBO_SYSTEM_PLUGIN_PATH"):
+        assert around[variable].split(":")[0] == f"{tmp_path}/lib"
     assert "joint_state" not in Path(parameters(found["parameter_bridge"])["config_file"]).read_text()
     # The spawner does its work and ends; only when that fails, all ends.
     handlers = [a.given[0].named for a in actions if a.kind == "RegisterEventHandler"]
@@ -347,11 +397,23 @@ def test_ros2_control_moves_gazebos_arm_where_it_is_installed(tmp_path: Path) ->
 
 @pytest.mark.usefixtures("_launch")
 def test_view_shows_what_is_installed(installed: set[str]) -> None:
-    found = nodes(started("view", namespace="left", foxglove="true"))
-    assert set(found) == installed
-    (parameters,) = found["robot_state_publisher"].named["parameters"]
-    assert "<robot" in parameters["robot_description"].given[0]
-    assert Path(found["rviz2"].named["arguments"][1]).is_file()
+    actions = [action for action in started("view", namespace="left", foxglove="true") if "package" in action.named]
+    assert {action.named["package"] for action in actions} == installed
+    arm, commanded = [a.named for a in actions if a.named["package"] == "robot_state_publisher"]
+    for named in (arm, commanded):
+        (parameters,) = named["parameters"]
+        assert "<robot" in parameters["robot_description"].given[0]
+    assert ("joint_states", "joint_states") in arm["remappings"]
+    assert {("joint_states", "lam/command"), ("robot_description", "commanded/robot_description")} < set(
+        commanded["remappings"]
+    )
+    (rviz,) = [a.named for a in actions if a.named["package"] == "rviz2"]
+    assert Path(rviz["arguments"][1]).is_file()
+
+
+@pytest.mark.usefixtures("_launch")
+def test_a_driver_that_has_its_own_tf_keeps_it() -> None:
+    assert not [a for a in started("view", tf="false", rviz="false") if "package" in a.named]
 
 
 @pytest.mark.usefixtures("_launch")

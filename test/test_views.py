@@ -37,7 +37,8 @@ CAMERAS = {
 
 def test_rviz_shows_the_arm_the_cameras_and_where_the_policy_looks(robot: RobotConfig, tmp_path: Path) -> None:
     config = yaml.safe_load(write_rviz(robot, tmp_path, "left").read_text())
-    assert topics(config) == CAMERAS | {"/left/robot_description", "/left/simulation/objects"}
+    arms = {"/left/robot_description", "/left/commanded/robot_description"}
+    assert topics(config) == CAMERAS | arms | {"/left/simulation/objects"}
     assert config["Visualization Manager"]["Global Options"]["Fixed Frame"] == "base_link"
 
 

@@ -21,6 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from lam_ros.bringup import PARTITION
 from lam_ros.errors import EpisodeError, LamError
 
 T = TypeVar("T")
@@ -80,14 +81,17 @@ def needs_interop() -> Iterator[None]:
 
 @contextlib.contextmanager
 def isolated_ros() -> Iterator[None]:
-    """Keep simulated traffic on this machine and away from robots: localhost only, in a domain of this process' own.
+    """Keep simulated traffic on this machine and away from robots and other simulators: localhost only, in a domain
+    and a partition of Gazebo's transport that are this process' own.
 
-    The user's own ROS_DOMAIN_ID is respected.
+    The user's own ROS_DOMAIN_ID and GZ_PARTITION are respected.
     """
     before = dict(os.environ)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ["ROS_LOCALHOST_ONLY"] = "1" if os.environ.get("ROS_DISTRO") in ("humble", "iron") else "0"
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    for name in PARTITION:
+        os.environ.setdefault(name, f"lam_{os.getpid()}")
     try:
         yield
     finally:

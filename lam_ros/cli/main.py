@@ -46,9 +46,9 @@ def up(
     checkpoint: Annotated[
         str, typer.Option(help="Policy to perform; for record, one that predicts beside the human and moves nothing.")
     ] = "",
-    task: Annotated[str, typer.Option(help="The simulator's task; for record on a robot, what is shown, in words.")] = (
-        "reach"
-    ),
+    task: Annotated[
+        str, typer.Option(help="The simulator's task, reach if not given; on a robot what is shown, in words.")
+    ] = "",
     out: Annotated[
         str, typer.Option(help="Folder of episodes; with deploy, of corrections: what a recorder keeps of it.")
     ] = "",
@@ -89,7 +89,9 @@ def up(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def node(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="perception, action, gate, recorder, teleop, simulation or composed.")],
+    name: Annotated[
+        str, typer.Argument(help="perception, action, gate, recorder, teleop, simulation, gazebo or composed.")
+    ],
     robot: Robot = DEFAULT_ROBOT,
     checkpoint: Annotated[str, typer.Option(help="Policy (perception, action, composed).")] = "",
     autostart: Annotated[bool, typer.Option(help="Configure and activate a lifecycle node at once.")] = True,

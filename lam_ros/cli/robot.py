@@ -45,7 +45,7 @@ def init_command(
         console.print(escape(text))
         console.print(
             f"{out}: {len(robot.joints)} joints, {len(found.cameras)} cameras heard. Read it once, then "
-            f"`lam up record --robot {out} --out demos`."
+            f"`lam record --robot {out} --out demos --task ...`."
         )
 
 

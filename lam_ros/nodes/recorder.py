@@ -52,7 +52,7 @@ class RecorderNode(LamNode):
         self._replaces: Path | None = None  # what the take in progress is to replace
         self._is_checked = not self.parameter("preflight")
         self._pressed: list[int] = []
-        wanted = self._topics()
+        wanted = self.recorded_topics()
         self._required = tuple(entry.name for entry in wanted if entry.required)
         self._intake = Intake(self, wanted, round(self.robot.recorder.backlog_mb * 1e6))
         self._room = Room(0, 0, None)
@@ -85,7 +85,7 @@ class RecorderNode(LamNode):
         self.figure("verdict", lambda: self._status.get("verdict", (OK, ""))[1])
         self.figure("recording", lambda: self._writer.name if self._writer else "no")
 
-    def _topics(self) -> list[Wanted]:
+    def recorded_topics(self) -> list[Wanted]:
         """What to record, by absolute names."""
         robot, joint_state = self.robot, "sensor_msgs/msg/JointState"
         wanted = []

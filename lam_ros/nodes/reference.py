@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
+import yaml
 from rclpy.context import Context
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
 from lam_ros.bringup import NODES
-from lam_ros.config import load_robot
+from lam_ros.config import RECORDER_ACTIONS, load_robot
 from lam_ros.contract import Contract
 from lam_ros.nodes.base import type_name
+from lam_ros.share import share_path
 
 ROBOT = "desk_arm"
+TELEOP_SOURCES = ("expert", "joy", "leader", "twist")  # the keyboard's wants a terminal
 OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")  # which every node has
 SERVICES_OF_ROS = ("parameter", "_type_description", "_state", "transition")
 GLOBAL_TOPICS = ("/diagnostics", "/clock", "/tf", "/tf_static")
@@ -41,10 +44,25 @@ def untrained_checkpoint(path: Path) -> Path:
     return path
 
 
+def robot_driven_by_all(path: Path) -> Path:
+    """The desk arm with everything that a human may drive it with."""
+    robot = load_robot(ROBOT)
+    leader = {name: {"joint": name} for name in robot.joint_names}
+    joy = {"deadman": 4, "axes": {robot.joint_names[0]: {"axis": 0}}}
+    described = yaml.safe_load(share_path(f"config/{ROBOT}.yaml").read_text())
+    path.write_text(yaml.safe_dump({**described, "teleop": {"joy": joy, "leader": {"joints": leader}, "twist": {}}}))
+    return path
+
+
 @contextlib.contextmanager
-def configured(name: str, context: Context, folder: Path) -> Iterator[Any]:
+def configured(name: str, context: Context, folder: Path, **given: str) -> Iterator[Any]:
     """A node of the table, configured where it has a lifecycle, so that its topics and services are there."""
-    given = {"robot": ROBOT, "checkpoint": str(folder / "policy.safetensors"), "dataset": str(folder / "demos")}
+    given = {
+        "robot": ROBOT,
+        "checkpoint": str(folder / "policy.safetensors"),
+        "dataset": str(folder / "demos"),
+        **given,
+    }
     kind = getattr(importlib.import_module(f"lam_ros.nodes.{name}"), f"{name.title()}Node")
     overrides = [Parameter(key, value=value) for key, value in given.items()]
     node = kind(context=context, parameter_overrides=overrides)
@@ -87,14 +105,43 @@ def parameters(node: Any) -> list[tuple[str, ...]]:
     return rows
 
 
+def _row(does: str, topic: str, kind: str) -> tuple[str, str, str]:
+    return does, f"`{topic if topic in GLOBAL_TOPICS else topic.removeprefix('/')}`", kind
+
+
 def _topics(endpoints: Iterable[Any], does: str) -> list[tuple[str, ...]]:
     rows = set()
     for endpoint in endpoints:
         topic = endpoint.topic_name
         if not topic.endswith(TOPICS_OF_ROS) or (topic == "/clock" and does == "publishes"):
-            shown = topic if topic in GLOBAL_TOPICS else topic.removeprefix("/")
-            rows.add((does, f"`{shown}`", type_name(endpoint.msg_type)))
+            rows.add(_row(does, topic, type_name(endpoint.msg_type)))
     return sorted(rows)
+
+
+def _ends(node: Any) -> list[tuple[str, ...]]:
+    return _topics(node.subscriptions, "listens to") + _topics(node.publishers, "publishes") + _services(node)
+
+
+def _recorded(recorder: Any) -> list[tuple[str, ...]]:
+    """What the recorder hears once somebody publishes it."""
+    wanted = recorder.recorded_topics()
+    return [_row("records", entry.name, entry.msgtype or "whatever is published") for entry in wanted]
+
+
+def _teleop_ends(context: Context, folder: Path) -> list[tuple[str, ...]]:
+    """The teleop node's topics, with the source that has them where not all do."""
+    robot = str(robot_driven_by_all(folder / "driven.yaml"))
+    found: dict[tuple[str, ...], list[str]] = {}
+    for source in TELEOP_SOURCES:
+        with configured("teleop", context, folder, robot=robot, source=source) as node:
+            for row in _ends(node):
+                found.setdefault(row, []).append(source)
+    rows = [
+        row if len(sources) == len(TELEOP_SOURCES) else (f"{row[0]} ({', '.join(sources)})", *row[1:])
+        for row, sources in found.items()
+    ]
+    calls = [_row("calls (keyboard)", f"recorder/{name}", "std_srvs/srv/Trigger") for name in RECORDER_ACTIONS]
+    return sorted(rows) + sorted(calls)
 
 
 def _services(node: Any) -> list[tuple[str, ...]]:
@@ -130,8 +177,10 @@ def describe() -> str:
                 lines += [f"## {spec.executable}", "", f"{kind}: {spec.summary}.", ""]
                 head = ("parameter", "type", "default", "range", "unit", "changes while it runs", "what it is")
                 lines += _table(head, parameters(node))
-                ends = _topics(node.subscriptions, "listens to") + _topics(node.publishers, "publishes")
-                lines += _table(("", "name", "type"), ends + _services(node))
+                ends = _recorded(node) + _ends(node) if spec.name == "recorder" else _ends(node)
+            if spec.name == "teleop":
+                ends = _teleop_ends(context, folder)
+            lines += _table(("", "name", "type"), ends)
     rclpy.try_shutdown(context=context)
     return "\n".join(lines).rstrip() + "\n"
 

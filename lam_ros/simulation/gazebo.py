@@ -233,8 +233,10 @@ class _World:
         if self._control is not None:
             arm.append(self._control)
             return
-        self._system(arm, "JointStatePublisher")
+        states = self._system(arm, "JointStatePublisher")
+        _text(states, "update_rate", self._robot.joint_states.rate_hz)  # versions that do not know it: at each step
         for joint in self.driven:
+            _text(states, "joint_name", joint)
             _text(self._system(arm, "JointController"), "joint_name", joint)
 
     @property
@@ -379,6 +381,11 @@ def bridge_table(
     if not ros2_control:
         rows.append(row(robot.joint_states.topic, f"{stage}{arm}/joint_state", "sensor_msgs/msg/JointState", "Model"))
     for name, camera in robot.cameras.items():
+        if camera.subscribed_topic != camera.topic:
+            raise SimulationError(
+                f"Gazebo's camera {name} gives raw pictures, and {robot.name} wants them compressed: for Gazebo take a "
+                "copy of its YAML with `transport: raw`."
+            )
         topic = gazebo_camera(robot, name)
         info = camera.topic.rpartition("/")[0] + "/camera_info"
         rows.append(row(camera.topic, topic, "sensor_msgs/msg/Image", "Image"))

@@ -93,6 +93,7 @@ def plugin_element(robot: RobotConfig, version: GazeboVersion, parameters: Path,
     names = ElementTree.Element("ros")
     if namespace:
         ElementTree.SubElement(names, "namespace").text = namespace
+        ElementTree.SubElement(names, "remapping").text = "/clock:=clock"  # the bridge's, which is in it too
     if robot.joint_states.topic != BROADCAST_TOPIC:
         ElementTree.SubElement(names, "remapping").text = f"{BROADCAST_TOPIC}:={robot.joint_states.topic}"
     if len(names):

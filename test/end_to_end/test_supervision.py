@@ -83,16 +83,34 @@ def is_gone(pid):
     return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
 
 
-def test_ctrl_c_ends_with_zero_and_no_orphan(lam_up):
-    process = lam_up
+def all_ends_well_after_ctrl_c(process, interrupt):
     nodes = children_of(process.pid)
     assert len(nodes) == 4
-    process.send_signal(signal.SIGINT)
+    interrupt()
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 0, rest
     assert "Traceback" not in rest
     assert "Exception" not in rest
     assert all(is_gone(pid) for pid in nodes)
+
+
+def test_ctrl_c_ends_with_zero_and_no_orphan(lam_up):
+    all_ends_well_after_ctrl_c(lam_up, lambda: lam_up.send_signal(signal.SIGINT))
+
+
+def test_so_does_ros2_launch_where_it_is(domain, restless):
+    pytest.importorskip("ros2launch", reason="ros2 launch comes as no wheel; `colcon test` has it")
+    command = ["ros2", "launch", "lam_ros", "deploy.launch.py", "simulated:=true", f"checkpoint:={restless}"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        lines_until(process, "policy drives")
+        # A terminal interrupts all of its foreground group, and launch counts on it.
+        all_ends_well_after_ctrl_c(process, lambda: os.killpg(process.pid, signal.SIGINT))
+    finally:
+        process.kill()
+        process.wait()
 
 
 IMPATIENT = """
