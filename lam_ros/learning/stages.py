@@ -23,7 +23,11 @@ from lam_ros.policy.runtime import PolicyNetwork
 STEPS_PER_EPOCH = 50
 WARM_UP_STEPS = 50
 LAST_RATE = 0.01  # of the peak, at the end of the cosine
-MOVING = 0.5  # mean normalised distance of the first target: most ticks hardly move, and hardly tell recipes apart
+MOVING = (
+    0.5  # mean way to the next target, in the joints' spreads of it: ticks that hardly move hardly tell recipes apart
+)
+STILL = 1e-3  # rad or m: a joint whose ways are less than this apart stands still
+FEATURE_DRAWS = 1 << 40  # apart from the draws of `randomness`, whatever the seed
 
 
 class Stage(lightning.LightningModule):
@@ -162,10 +166,21 @@ class PerceptionStage(Stage):
 class EpisodeStage(Stage):
     """What both stages over episodes share: the LSTM's state, handed on from window to window."""
 
-    def __init__(self, network: PolicyNetwork, config: TrainConfig, steps: int, rate: float, validation: Frames):
+    def __init__(
+        self,
+        network: PolicyNetwork,
+        config: TrainConfig,
+        steps: int,
+        rate: float,
+        training: Frames,
+        validation: Frames,
+    ) -> None:
         super().__init__(network, config, steps, rate, validation)
         self.action = network.action
+        self._training = training
         self._hidden: Hidden | None = None
+        # By how far joints go, also where targets are absolute, which are normalised by where joints are.
+        self._way = (training.targets[:, 0] - training.state).std(0).clamp(min=STILL)
 
     def seen(self, frames: Frames, window: Window) -> Tensor:
         """Features (B, W, C, D) of a window."""
@@ -195,6 +210,11 @@ class EpisodeStage(Stage):
         counts = window.mask * frames.taught[window.index]
         return context.float(), target, counts.to(self.device), hidden
 
+    def is_moving(self, frames: Frames, index: Tensor) -> Tensor:
+        """Which ticks ask the arm to move: bool, as ``index``."""
+        way = frames.targets[index][..., 0, :] - frames.state[index]
+        return (way / self._way).abs().mean(-1) > MOVING
+
     def imitation(self, frames: Frames, window: Window, features: Tensor, batch_index: int) -> tuple[Tensor, Tensor]:
         """The loss of a training window, and this process's disturbed features; hands on the LSTM's state."""
         noise = self.randomness(batch_index)
@@ -213,9 +233,7 @@ class EpisodeStage(Stage):
         context, target, mask, _ = self._predict(frames, window, self.seen(frames, window), state)
         head, noise = self.action.head, torch.Generator().manual_seed(batch_index)
         loss = head.loss(context, target, noise)
-        measured = frames.state[window.index].to(self.device)
-        still = self.normaliser.chunk(measured[..., None, :], measured)
-        moving = mask * ((target - still)[:, :, 0].abs().mean(-1) > MOVING)
+        moving = mask * self.is_moving(frames, window.index).to(self.device)
         figures = {
             "val_loss": masked_mean(loss, mask),
             "val_loss_moving": masked_mean(loss, moving),
@@ -236,11 +254,10 @@ class ActionStage(EpisodeStage):
         views: Tensor,
         held_out: Tensor,
     ) -> None:
-        super().__init__(network, config, config.action_steps, config.learning_rate, validation)
+        super().__init__(network, config, config.action_steps, config.learning_rate, training, validation)
         self.action.requires_grad_(True)
         for part in (self.action.inlet, self.action.reflex):
             part.requires_grad_(not config.keep_reflex)
-        self._training = training
         self._features = _Kept(views, held_out)
 
     def seen(self, frames: Frames, window: Window) -> Tensor:
@@ -249,7 +266,7 @@ class ActionStage(EpisodeStage):
     def training_step(self, window: Window, batch_index: int) -> Tensor:
         views = self._features.views
         features = views[(window.draw % len(views))[:, None], window.index]
-        noise = torch.Generator().manual_seed(self.settings.seed * 7_000_003 + self.global_step)
+        noise = torch.Generator().manual_seed(FEATURE_DRAWS + self.settings.seed * 7_000_003 + self.global_step)
         features = features + self.settings.feature_noise * torch.randn(features.shape, generator=noise)
         loss, _ = self.imitation(self._training, window, self.mine(features).to(self.device), batch_index)
         self.log("loss", loss, sync_dist=True)
@@ -270,10 +287,10 @@ class TogetherStage(EpisodeStage):
     """Stage three: perception and action over windows of episodes; hindsight keeps perception honest."""
 
     def __init__(self, network: PolicyNetwork, config: TrainConfig, training: Frames, validation: Frames) -> None:
-        super().__init__(network, config, config.together_steps, config.together_rate, validation)
+        super().__init__(network, config, config.together_steps, config.together_rate, training, validation)
         self.perception = network.perception
+        self.perception.eval()  # batch statistics stay stage one's: a window's padded ticks would spoil them
         self.action.requires_grad_(True)
-        self._training = training
         inputs = len(network.contract.cameras) * network.perception.features
         self.hindsight = Hindsighted(inputs, training.state.shape[1], config)
 

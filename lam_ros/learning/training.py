@@ -5,6 +5,7 @@ Several processes, started by torchrun or SLURM, train as one does with the same
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import math
@@ -56,13 +57,17 @@ def processes() -> tuple[int, int]:
 
 
 class _Epochs(Callback):
-    """Tells the shuffled batches which epoch it is, also after a resume."""
+    """Tells the shuffled batches which epoch it is, and the loggers which step, also after a resume."""
 
     def __init__(self, batches: Batches) -> None:
         self._batches = batches
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
         self._batches.set_epoch(trainer.current_epoch)
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
+        # Resumed from the end of an epoch, Lightning's loggers would count one step too many from then on.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
 
 def _fit(
@@ -77,7 +82,19 @@ def _fit(
 ) -> dict[str, float]:
     """Train one stage to its end, from where an earlier run stopped, and return its last figures."""
     settings = stage.settings
-    loggers: list[Logger] = [CSVLogger(folder, name="", version=name)]
+    finished = folder / name / "finished.pt"
+    if (
+        finished.is_file()
+    ):  # Lightning's own state would go on: past an early end, and with the last weights, not the average
+        kept = torch.load(finished, weights_only=True)  # tensors and plain values alone
+        stage.load_state_dict(kept["state_dict"])
+        return dict(kept["figures"])
+    is_first = processes()[0] == 0
+    curve = _Curve(folder / name / "metrics.csv")
+    if is_first:
+        curve.set_aside()
+    # Written as often as the state to resume from is.
+    loggers: list[Logger] = [CSVLogger(folder, name="", version=name, flush_logs_every_n_steps=STEPS_PER_EPOCH)]
     try:
         loggers.append(TensorBoardLogger(folder, name="tensorboard", version=name))
     except ModuleNotFoundError:
@@ -89,7 +106,8 @@ def _fit(
     if settings.ema:
         callbacks.append(EMAWeightAveraging(decay=settings.ema))
     if settings.patience:
-        callbacks.append(EarlyStopping("val_loss", patience=settings.patience))
+        # At a training epoch's end a resumed run has no validation loss yet.
+        callbacks.append(EarlyStopping("val_loss", patience=settings.patience, check_on_train_epoch_end=False))
         best = ModelCheckpoint(
             folder / name, filename="best", monitor="val_loss", save_weights_only=True, enable_version_counter=False
         )
@@ -120,21 +138,52 @@ def _fit(
             raise
     finally:
         signal.signal(signal.SIGINT, handler)
+        if is_first:
+            curve.join()
     if trainer.interrupted:
         raise KeyboardInterrupt
     if best is not None and Path(best.best_model_path).is_file():
-        kept = torch.load(best.best_model_path, weights_only=True)  # tensors and plain values alone
-        stage.load_state_dict(kept["state_dict"])
-    return _remembered(folder / name / "figures.json", {k: float(v) for k, v in trainer.callback_metrics.items()})
-
-
-def _remembered(path: Path, figures: dict[str, float]) -> dict[str, float]:
-    """Keep a finished stage's figures for a run that resumes after it, and so has none."""
-    if figures and processes()[0] == 0:
-        path.write_text(json.dumps(figures))
-    elif path.is_file():
-        figures = json.loads(path.read_text())
+        stage.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
+    figures = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    if is_first:
+        partial = finished.with_suffix(".partial")
+        torch.save({"state_dict": stage.state_dict(), "figures": figures}, partial)
+        partial.replace(finished)
     return figures
+
+
+class _Curve:
+    """A stage's metrics.csv, which Lightning begins anew in a resumed run: what was in it before is kept."""
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._before = file, file.with_name("metrics.before.csv")
+
+    def set_aside(self) -> None:
+        if self._file.is_file():
+            self.join()
+            self._file.replace(self._before)
+
+    def join(self) -> None:
+        """Put what was set aside before what there is, up to where that begins."""
+        before, now = self._rows(self._before), self._rows(self._file)
+        if not before:
+            return
+        begins = min((int(row["step"]) for row in now), default=math.inf)
+        rows = [*(row for row in before if int(row["step"]) < begins), *now]
+        partial = self._file.with_suffix(".partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+            writer.writeheader()
+            writer.writerows(rows)
+        partial.replace(self._file)
+        self._before.unlink()
+
+    @staticmethod
+    def _rows(file: Path) -> list[dict[str, str]]:
+        if not file.is_file():
+            return []
+        with file.open(newline="") as lines:
+            return list(csv.DictReader(lines))
 
 
 def faster_precision(network: PolicyNetwork, batch: int) -> str:

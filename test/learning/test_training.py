@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import signal
 from collections.abc import Callable, Iterator
@@ -116,6 +117,58 @@ def test_an_interrupted_run_is_resumed_to_the_same_weights(
     for name, weight in expected.items():
         assert torch.equal(resumed[name], weight), name
     assert len(told) == 240 - kept
+
+
+def curves(log_folder: Path) -> dict[str, list[dict[str, str]]]:
+    """What is in each stage's metrics.csv, its empty cells left out."""
+    found = {}
+    for stage in ("perception", "action"):
+        with (log_folder / stage / "metrics.csv").open() as lines:
+            found[stage] = [{k: v for k, v in row.items() if v} for row in csv.DictReader(lines)]
+    return found
+
+
+@pytest.mark.parametrize("more", [{}, {"ema": 0.9}, {"patience": 100}], ids=str)
+def test_a_run_that_is_resumed_twice_has_the_curves_and_weights_of_an_unbroken_one(
+    dataset: Dataset, tmp_path: Path, more: dict[str, Any]
+) -> None:
+    config = dataclasses.replace(TINY, **more)
+    unbroken = train(dataset, config, tmp_path / "unbroken.safetensors")
+    file = tmp_path / "policy.safetensors"
+    for stage, step in (("perception", 77), ("action", 60)):
+        with pytest.raises(PowerCut):
+            train(dataset, config, file, interrupt_at(stage, step))
+    resumed = train(dataset, config, file)
+    expected = weights(unbroken.checkpoint)
+    for name, weight in weights(file).items():
+        assert torch.equal(weight, expected[name]), name
+    assert curves(resumed.log_folder) == curves(unbroken.log_folder)
+    kept = {name: value for name, value in resumed.figures.items() if not name.endswith("seconds")}
+    assert kept == {name: value for name, value in unbroken.figures.items() if not name.endswith("seconds")}
+
+
+def test_a_stage_that_ended_early_does_not_go_on_when_the_next_one_is_resumed(dataset: Dataset, tmp_path: Path) -> None:
+    patient = dataclasses.replace(TINY, perception_steps=2000, learning_rate=1e-2, patience=1)
+    file, told = tmp_path / "policy.safetensors", []
+    with pytest.raises(PowerCut):
+        train(dataset, patient, file, interrupt_at("action", 20))
+    train(dataset, patient, file, lambda stage, done, *_: told.append((stage, done)))
+    assert {stage for stage, _ in told} == {"action"}
+
+
+@pytest.mark.parametrize("targets", ["relative", "absolute"])
+def test_a_tick_moves_by_the_way_it_asks_for_whatever_targets_are(dataset: Dataset, targets: Any) -> None:
+    for demonstration in dataset.demonstrations:
+        demonstration.state[:] = np.linspace(-1.0, 1.0, len(demonstration))[:, None]
+        demonstration.action[:] = demonstration.state
+        demonstration.action[::4] += 0.1
+    frames = Frames.of(dataset, 2)
+    config = dataclasses.replace(TINY, policy=dataclasses.replace(TINY.policy, targets=targets))
+    network = PolicyNetwork(config.policy, dataset.contract)
+    network.normaliser.fit(frames.state, frames.targets)
+    views = torch.zeros(1, len(frames.state), 2, network.perception.features)
+    stage = ActionStage(network, config, frames, frames, views, views[0])
+    assert stage.is_moving(frames, torch.arange(8)).tolist() == [True, False, False, False] * 2
 
 
 @pytest.fixture
