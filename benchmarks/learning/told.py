@@ -64,7 +64,7 @@ class Policy:
         states = torch.from_numpy(np.concatenate([d.state for d in shown]))
         targets = torch.from_numpy(np.concatenate([chunk_targets(d.action, self.config.chunk) for d in shown]))
         self._module = ActionModule(self.config, places.shape[1], states.shape[1])
-        self._normaliser = Normaliser(states.shape[1], self.config.chunk)
+        self._normaliser = Normaliser(states.shape[1], self.config.chunk, self.config.targets == "relative")
         self._normaliser.fit(states, targets)
         wanted = self._normaliser.chunk(targets, states)
         trained = [*self._module.inlet.parameters(), *self._module.reflex.parameters(), *self._module.head.parameters()]

@@ -79,7 +79,8 @@ def learning_plot(curves: Mapping[str, Mapping[str, tuple[list[float], list[floa
             axis.plot(steps, values, label=name, linewidth=1.2)
         axis.set_title(f"stage: {stage}")
         axis.set_xlabel("optimiser step")
-        axis.set_ylim(bottom=0)
+        if min((min(values) for _, values in figures.values()), default=0.0) >= 0.0:  # of gmm, likelihoods, are not
+            axis.set_ylim(bottom=0)
         axis.legend(fontsize=8)
         axis.grid(alpha=0.3)
     return figure
@@ -164,7 +165,7 @@ Every frame, state and command went through the ROS 2 nodes.</p>
 <h2>The policy at work</h2>{moving}
 <p class="note">Bright: where the CNN looks (its spatial softmax), from <code>lam/explain/&lt;camera&gt;</code>.</p>
 <h2>Learning</h2>{learning}
-<p class="note">Accuracy on held-out episodes: {accuracy:.2f} (joint offsets in the right one of
+<p class="note">Accuracy on held-out episodes: {accuracy:.2f} (joint targets in the right one of
 {summary["bins"]} bins, as the articles count). A low loss alone does not mean that the arm does the task;
 the success above is what counts.</p>
 <h2>From frame to command</h2>{latency}

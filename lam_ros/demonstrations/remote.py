@@ -5,6 +5,7 @@ Episodes are copied once to a local folder and checked against the hashes of the
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Callable
@@ -51,11 +52,13 @@ def local_copy(url: str, report: Callable[[int, int], None] = lambda done, total
     if not names:
         raise EpisodeError(f"{url} holds no sealed episodes; check the address.")
     folder.mkdir(parents=True, exist_ok=True)
-    for done, name in enumerate(names, 1):
-        _fetch(there, f"{root.rstrip('/')}/{name}", folder / name)
-        report(done, len(names))
-    for gone in {entry.name for entry in folder.glob("episode_*")} - set(names):
-        shutil.rmtree(folder / gone)  # a copy of what is no longer there
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of processes that train together one fetches, and the others find it here
+        for done, name in enumerate(names, 1):
+            _fetch(there, f"{root.rstrip('/')}/{name}", folder / name)
+            report(done, len(names))
+        for gone in {entry.name for entry in folder.glob("episode_*")} - set(names):
+            shutil.rmtree(folder / gone)  # a copy of what is no longer there
     return folder
 
 

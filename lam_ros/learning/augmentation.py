@@ -36,8 +36,7 @@ class Augmentation:
 
         Returns:
             uint8 of the same shape: each channel v becomes clip(gain * v + shift, 0, 255), displaced; and by how much
-            each camera's pictures are, float32 (B, C, 2) as (right, down), where a picture's width and height are 2:
-            the units of key points.
+            each camera's pictures are, float32 (B, C, 2) as (right, down), where a picture's width and height are 2.
         """
         source = images.numpy()
         changed = np.empty(source.shape, dtype=np.uint8)

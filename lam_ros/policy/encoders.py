@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,9 +29,22 @@ def pixel_grid(height: int, width: int) -> Tensor:
     return torch.stack([x, y], -1).flatten(0, 1)
 
 
-def moved_back(points: Tensor, displacement: Tensor | None) -> Tensor:
-    """Key points (B, K, 2) of displaced pictures as they lay before; ``displacement`` is (B, 2)."""
-    return points if displacement is None else points - displacement[:, None]
+def grid_scale(image_size: tuple[int, int], rows: int, columns: int) -> Tensor:
+    """How far a key point goes (2,) when its picture goes by one in units of which a picture has 2 each way.
+
+    The grid's ends are the centres of a map's outermost cells, which lie closer than the picture's edges or, where
+    convolutions are padded, just on them.
+    """
+    scales = []
+    for pixels, cells in zip(image_size, (columns, rows), strict=True):
+        stride = 2 ** round(math.log2(pixels / cells))  # of all convolutions together
+        scales.append(pixels / (stride * (cells - 1)) if cells > 1 else 0.0)
+    return torch.tensor(scales)
+
+
+def moved_back(points: Tensor, displacement: Tensor | None, scale: Tensor) -> Tensor:
+    """Key points (B, K, 2) of displaced pictures as they lay before; ``displacement`` (B, 2), ``grid_scale`` (2,)."""
+    return points if displacement is None else points - (scale * displacement)[:, None]
 
 
 def spatial_softmax(activation: Tensor, temperature: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,8 +66,8 @@ class Encoder(nn.Module):
     """Pixels float (B, 3, H, W) from 0 to 255 to features (B, features).
 
     A picture may have been displaced in training. Encoders with key points then say where these lay before, from
-    ``displacement`` (B, 2) as (right, down) in the units of key points: so the CNN must find a thing by its looks,
-    while what follows still learns exact places. The others cannot, and see a displaced picture.
+    ``displacement`` (B, 2) as (right, down), where a picture's width and height are 2: so the CNN must find a thing by
+    its looks, while what follows still learns exact places. The others cannot, and see a displaced picture.
     """
 
     features: int
@@ -112,6 +126,7 @@ class StridedEncoder(Encoder):
     features = 3 * channels
 
     grid: Tensor
+    scale: Tensor
 
     def __init__(self, image_size: tuple[int, int], normalisation: str = "batch") -> None:
         super().__init__()
@@ -129,6 +144,7 @@ class StridedEncoder(Encoder):
         with torch.no_grad():
             _, _, rows, columns = self.cnn(self.colour(torch.zeros(1, 3, height, width))).shape
         self.register_buffer("grid", pixel_grid(rows, columns), persistent=False)
+        self.register_buffer("scale", grid_scale(image_size, rows, columns), persistent=False)
         self._image_size = image_size
         self._folded: list[_Convolution] = []
 
@@ -143,7 +159,7 @@ class StridedEncoder(Encoder):
     def forward(self, pixels: Tensor, displacement: Tensor | None = None) -> Tensor:
         activation = self._activation(pixels)
         points, _ = spatial_softmax(activation, self.temperature, self.grid)
-        points = moved_back(points, displacement)
+        points = moved_back(points, displacement, self.scale)
         # A peak of about 10 would drown coordinates that end at 1.
         return torch.cat([points.flatten(1), activation.amax((2, 3)) * 0.1], 1)
 
@@ -215,6 +231,7 @@ class KeyPointEncoder(Encoder):
 
     features = FEATURES
     grid: Tensor
+    scale: Tensor
     mean: Tensor
     std: Tensor
 
@@ -237,6 +254,7 @@ class KeyPointEncoder(Encoder):
         self.reduce = nn.Conv2d(channels, KEY_POINTS, 1)
         self.temperature = nn.Parameter(torch.ones(KEY_POINTS))
         self.register_buffer("grid", pixel_grid(rows, columns), persistent=False)
+        self.register_buffer("scale", grid_scale(image_size, rows, columns), persistent=False)
         self.linear = nn.Linear(2 * KEY_POINTS, FEATURES)
         self._takes_pixels = False
 
@@ -247,7 +265,7 @@ class KeyPointEncoder(Encoder):
 
     def forward(self, pixels: Tensor, displacement: Tensor | None = None) -> Tensor:
         points, _ = self._key_points(pixels)
-        features: Tensor = self.linear(moved_back(points, displacement).flatten(1))
+        features: Tensor = self.linear(moved_back(points, displacement, self.scale).flatten(1))
         return features.float()
 
     def attention(self, pixels: Tensor) -> Tensor:

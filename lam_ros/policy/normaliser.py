@@ -23,7 +23,7 @@ class Normaliser(nn.Module):
     target_mean: Tensor
     target_scale: Tensor
 
-    def __init__(self, joints: int, chunk: int, is_relative: bool = True) -> None:
+    def __init__(self, joints: int, chunk: int, is_relative: bool) -> None:
         super().__init__()
         self.is_relative = is_relative
         self.register_buffer("state_mean", torch.zeros(joints))

@@ -68,8 +68,9 @@ class OnnxRuntime:
         self.contract, self.config = contract, config
         self.name = f"onnxruntime, {provider}"
         self.known_states: tuple[np.ndarray, np.ndarray] | None = None  # they are inside the graphs
-        # Whatever TensorRT or CUDA cannot run, the CPU does.
-        providers = list(dict.fromkeys([PROVIDERS[provider], PROVIDERS["CPU"]]))
+        # Whatever TensorRT cannot run, CUDA does, and whatever that cannot, the CPU.
+        order = list(PROVIDERS)[: list(PROVIDERS).index(provider) + 1][::-1]
+        providers = [PROVIDERS[name] for name in order if PROVIDERS[name] in there]
 
         def session(name: str, **shapes: tuple[int, ...]) -> Any:
             if name not in graphs:
@@ -82,6 +83,11 @@ class OnnxRuntime:
                 raise CheckpointError(f"the graph {name} cannot be run ({reason}); export it again.") from None
             if found != shapes:
                 raise CheckpointError(f"the graph {name} takes {found}, not {shapes}; export the policy again.")
+            if PROVIDERS[provider] not in made.get_providers():  # ONNX Runtime goes on with the next one
+                raise CheckpointError(
+                    f"{provider} cannot be used: its libraries are missing or do not fit this ONNX Runtime. Install "
+                    "them, or choose another provider."
+                )
             return made
 
         width, height = config.image_size

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,22 @@ def test_what_changed_there_is_fetched_again_and_what_went_goes(bucket: Any, tmp
     change_manifest(there, tags=("good",))
     bucket.put(str(there.folder / "episode.json"), "/bucket/demos/episode_000000/episode.json")
     assert [episode.manifest.tags for episode in list_episodes(local_copy(URL))] == [("good",)]
+
+
+def test_processes_that_train_together_do_not_disturb_each_other(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched, get = [], type(bucket).get
+
+    def slow_get(there: Any, *paths: str, **how: Any) -> None:
+        fetched.append(paths)
+        time.sleep(0.3)
+        get(there, *paths, **how)
+
+    monkeypatch.setattr(type(bucket), "get", slow_get)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(local_copy, [URL, URL])
+    assert first == second
+    assert len(fetched) == 1
+    list_episodes(first)[0].verify()
 
 
 def test_a_torn_transfer_leaves_nothing(bucket: Any) -> None:

@@ -24,7 +24,7 @@ from lam_ros.policy.checkpoint import (
 )
 from lam_ros.policy.configuration import PolicyConfig
 from lam_ros.policy.export import export_graphs, parity, quantise
-from lam_ros.policy.onnx_runtime import OnnxRuntime
+from lam_ros.policy.onnx_runtime import PROVIDERS, OnnxRuntime
 from lam_ros.policy.runtime import PolicyNetwork, TorchRuntime
 
 SMALL = {"image_size": (24, 24), "hidden_size": 16, "chunk": 3, "bins": 7}
@@ -160,9 +160,14 @@ def test_it_is_for_its_robot_alone(file: Path, robot: RobotConfig) -> None:
         load_policy(file, other)
 
 
-def test_what_is_not_there_is_said(file: Path, tmp_path: Path, robot: RobotConfig) -> None:
+def test_what_is_not_there_is_said(
+    file: Path, tmp_path: Path, robot: RobotConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(CheckpointError, match=r"cannot use TensorRT; it has .*CPU"):
         load_policy(file, robot, provider="TensorRT")
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: list(PROVIDERS.values()))
+    with pytest.raises(CheckpointError, match="CUDA cannot be used: its libraries are missing"):
+        load_policy(file, robot, provider="CUDA")  # ONNX Runtime would go on with the CPU
     with pytest.raises(CheckpointError, match="is an exported policy, without weights"):
         load_network(file)
     damaged = tmp_path / "damaged.safetensors"

@@ -18,7 +18,7 @@ def fitted(is_relative: bool = True) -> tuple[Normaliser, torch.Tensor, torch.Te
 
 
 def test_unfitted_it_changes_nothing_but_the_origin() -> None:
-    normaliser, values = Normaliser(2, 3), torch.randn(4, 2)
+    normaliser, values = Normaliser(2, 3, is_relative=True), torch.randn(4, 2)
     torch.testing.assert_close(normaliser.state(values), values)
     torch.testing.assert_close(normaliser.chunk(values[:, None].expand(4, 3, 2), values), torch.zeros(4, 3, 2))
 
@@ -54,7 +54,7 @@ def test_targets_undo_chunks(is_relative: bool) -> None:
 
 
 def test_a_joint_that_hardly_moves_is_not_blown_up() -> None:
-    normaliser = Normaliser(1, 1)
+    normaliser = Normaliser(1, 1, is_relative=True)
     normaliser.fit(torch.full((10, 1), 0.7), torch.full((10, 1, 1), 0.7))
     assert normaliser.state_std.item() == torch.tensor(MIN_STATE_STD).item()
     assert normaliser.target_scale.item() == torch.tensor(MIN_TARGET_SCALE).item()

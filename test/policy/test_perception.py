@@ -17,6 +17,7 @@ from lam_ros.policy.encoders import (
     ENCODERS,
     FEATURES,
     ArticleEncoder,
+    KeyPointEncoder,
     StridedEncoder,
     pixel_grid,
     resnet18,
@@ -223,6 +224,29 @@ def test_a_thing_keeps_its_key_points_where_its_picture_was_displaced() -> None:
     torch.testing.assert_close(told[:, points:], untold[:, points:])  # peaks say how strong, not where
 
 
+class Mean(nn.Module):
+    """A backbone whose map, at a 32nd of the picture, is each cell's mean colour: displaced just as the picture is."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return nn.functional.avg_pool2d(pixels, 32)
+
+
+@pytest.mark.parametrize("size", [(128, 128), (96, 128), (224, 160)])
+def test_so_do_those_of_a_backbone_whose_map_ends_inside_the_picture(size: tuple[int, int]) -> None:
+    width, height = size
+    encoder = KeyPointEncoder(Mean(), size, (0.0,) * 3, (1.0,) * 3)
+    encoder.temperature.data.fill_(1e4)
+    nn.init.constant_(encoder.reduce.weight, 1.0)
+    encoder.linear = nn.Identity()
+    picture = torch.zeros(1, height, width, 3, dtype=torch.uint8)
+    picture[:, 32:64, 32:64] = 255
+    moved = picture.roll((64, 32), (1, 2))
+    before = encoder(encoder.pixels(picture))
+    told = encoder(encoder.pixels(moved), torch.tensor([[2 * 32 / width, 2 * 64 / height]]))
+    assert (encoder(encoder.pixels(moved)) - before).abs().min() > 0.1
+    torch.testing.assert_close(told, before)
+
+
 @pytest.mark.parametrize("share_encoder", [False, True])
 def test_each_camera_is_told_of_its_own_displacement(share_encoder: bool) -> None:
     network, images = perception("resnet18", share_encoder=share_encoder), pictures(3)
@@ -231,10 +255,9 @@ def test_each_camera_is_told_of_its_own_displacement(share_encoder: bool) -> Non
     plain, told = network(images), network(images, displacement)
     moved = (plain - told).abs().amax(-1) > 1e-4
     assert moved.nonzero().tolist() == [[1, 1]]
-    linear = network.encoder(1).linear
-    torch.testing.assert_close(
-        (plain - told)[1, 1], linear.weight @ displacement[1, 1].repeat(linear.in_features // 2), atol=1e-5, rtol=1e-4
-    )
+    linear, shift = network.encoder(1).linear, network.encoder(1).scale * displacement[1, 1]
+    expected = linear.weight @ shift.repeat(linear.in_features // 2)
+    torch.testing.assert_close((plain - told)[1, 1], expected, atol=1e-5, rtol=1e-4)
 
 
 def test_a_shared_encoder_is_one_for_all_cameras() -> None:
