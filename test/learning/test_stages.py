@@ -188,7 +188,11 @@ def test_gradients_are_clipped(dataset: Dataset, tmp_path: Path) -> None:
     moved = {}
     for norm in (1.0, 1e-12):
         file = tmp_path / f"clip_{norm}.safetensors"
-        train(dataset, dataclasses.replace(QUIET, clip_norm=norm, perception_steps=5, weight_decay=0.0), file)
+        train(
+            dataset,
+            dataclasses.replace(QUIET, clip_norm=norm, perception_steps=5, action_steps=1, weight_decay=0.0),
+            file,
+        )
         begun, trained = load_file(untrained_path(file)), load_file(file)
         moved[norm] = float((trained["action.inlet.0.weight"] - begun["action.inlet.0.weight"]).abs().max())
     assert moved[1e-12] < 0.01 * moved[1.0]

@@ -11,8 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lam_ros.cli.steps import export_policy
 from lam_ros.config import RobotConfig
+from lam_ros.demonstrations.dataset import Dataset
 from lam_ros.errors import CheckpointError, ContractError
+from lam_ros.learning.evaluation import EpisodeResult, Evaluation
+from lam_ros.learning.rollouts import Trial
 from lam_ros.policy.checkpoint import (
     EXPORT_FORMAT,
     CheckpointInfo,
@@ -20,6 +24,7 @@ from lam_ros.policy.checkpoint import (
     load_policy,
     load_runtime,
     read_info,
+    save_checkpoint,
     save_exported,
 )
 from lam_ros.policy.configuration import PolicyConfig
@@ -174,3 +179,50 @@ def test_what_is_not_there_is_said(
     save_file({"action": torch.ones(1)}, damaged, {"format": EXPORT_FORMAT, "info": "{"})
     with pytest.raises(CheckpointError, match="has damaged metadata"):
         load_policy(damaged, robot)
+
+
+@pytest.fixture
+def export_as(
+    exported: dict[str, Any],
+    file: Path,
+    make_network: Any,
+    demonstrate: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Any:
+    """Exports a checkpoint, and on the way takes some graphs for its own."""
+    checkpoint = tmp_path / "policy.safetensors"
+    network = make_network(PolicyConfig(**SMALL))
+    save_checkpoint(checkpoint, network, info_of(network))
+    shown = Dataset(network.contract, "wave", "desk_arm", demonstrate(2), "abc")
+    monkeypatch.setattr("lam_ros.cli.steps.episodes_of", lambda data: [])
+    monkeypatch.setattr("lam_ros.cli.steps.load_dataset", lambda *given: shown)
+
+    def export(graphs: dict[str, bytes], task: str = "") -> list[str]:
+        monkeypatch.setattr("lam_ros.policy.export.export_graphs", lambda network: graphs)
+        return export_policy(checkpoint, tmp_path / "out.safetensors", "demos", "desk_arm", False, task, 20, 1, print)
+
+    return export
+
+
+def test_an_export_that_answers_otherwise_is_not_written(
+    export_as: Any, exported: dict[str, Any], make_network: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match="Nothing was written"):
+        export_as(export_graphs(make_network(PolicyConfig(**SMALL), seed=1)))
+    assert [file.name for file in tmp_path.iterdir()] == ["policy.safetensors"]
+    assert "float32: joint targets differ by" in export_as(exported["graphs"])[0]
+    assert read_info(tmp_path / "out.safetensors").figures["float32_parity_largest"] < 1e-3
+
+
+def test_an_export_that_succeeds_less_often_is_not_written(
+    export_as: Any, exported: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def evaluate(trial: Trial, seeds: range, workers: int) -> Evaluation:
+        is_original = trial.checkpoint.name == "policy.safetensors"
+        return Evaluation(tuple(EpisodeResult(seed, is_original, 1.0) for seed in seeds))
+
+    monkeypatch.setattr("lam_ros.learning.rollouts.evaluate", evaluate)
+    with pytest.raises(CheckpointError, match="Nothing was written: the exported policy is worse"):
+        export_as(exported["graphs"], task="reach")
+    assert [file.name for file in tmp_path.iterdir()] == ["policy.safetensors"]
