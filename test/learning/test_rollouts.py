@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from lam_ros.cli.steps import film_failures
 from lam_ros.config import RobotConfig, load_robot
 from lam_ros.contract import Observation
 from lam_ros.errors import CheckpointError, ConfigError
-from lam_ros.learning.evaluation import EpisodeResult
+from lam_ros.learning.evaluation import EpisodeResult, Evaluation
 from lam_ros.learning.rollouts import Perturbation, Perturbed, Trial, evaluate, perform, rms_jerk
 from lam_ros.policy.checkpoint import load_policy
 from lam_ros.simulation.simulation import Simulation
@@ -36,6 +38,21 @@ def test_the_number_of_workers_changes_nothing(turning_policy: Turning) -> None:
     assert sorted(result.seed for result in told) == list(seeds)
     assert evaluate(trial, seeds, workers=2) == alone
     assert all(result.jerk > 0 for result in alone.results)
+
+
+def test_a_cluster_changes_nothing_either(turning_policy: Turning) -> None:
+    pytest.importorskip("ray", reason="the extra `cluster`, hundreds of MB, is not among what `make` installs")
+    trial, seeds = Trial(turning_policy(0.05, 1.0), "desk_arm", "reach"), range(70, 75)
+    assert evaluate(trial, seeds, cluster="local") == evaluate(trial, seeds, workers=1)
+
+
+def test_the_first_failures_are_filmed(turning_policy: Turning, tmp_path: Path) -> None:
+    trial = Trial(turning_policy(0.05, 0.0), "desk_arm", "reach")
+    results = [EpisodeResult(seed, seed != 71, 1.0) for seed in (70, 71, 72)]
+    (film,) = film_failures(trial, Evaluation(tuple(results)), tmp_path / "films")
+    assert film == tmp_path / "films" / "failure_71.webp"
+    with Image.open(film) as shown:
+        assert shown.n_frames > 10
 
 
 def test_a_policy_that_turns_away_fails_at_the_time_limit(turning_policy: Turning, simulation: Simulation) -> None:
