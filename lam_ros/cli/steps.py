@@ -331,7 +331,7 @@ def export_policy(
     from lam_ros.learning.evaluation import paired_difference
     from lam_ros.learning.rollouts import evaluate
     from lam_ros.policy.checkpoint import load_network, load_runtime, save_exported
-    from lam_ros.policy.export import FLOAT_TOLERANCE, INT8_TOLERANCE, export_graphs, parity, quantise
+    from lam_ros.policy.export import FLOAT_TOLERANCE, INT8_TOLERANCE, export_graphs, parity, quantise, ways
 
     network, info = load_network(checkpoint)
     chosen = load_dataset(episodes_of(data)[:EXPORT_EPISODES], load_robot(robot), info.policy.image_size)
@@ -353,12 +353,12 @@ def export_policy(
             exported,
             original,
             [(d.images, d.state) for d in chosen.demonstrations],
-            network.normaliser.target_scale.numpy(),
+            ways(chosen.demonstrations, info.policy.chunk),
         )
         kind, tolerance = ("int8", INT8_TOLERANCE) if int8 else ("float32", FLOAT_TOLERANCE)
         found = [
             f"{kind}: joint targets differ by {same.mean:.2g} on the mean and {same.largest:.2g} at most over "
-            f"{same.ticks} ticks, in units of their scale; allowed is {tolerance:g}."
+            f"{same.ticks} ticks, in units of how far joints go; allowed is {tolerance:g}."
         ]
         if not same.largest <= tolerance:
             raise CheckpointError(f"{found[0]} Nothing was written; export without --int8.")
