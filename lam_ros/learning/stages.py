@@ -23,9 +23,8 @@ from lam_ros.policy.runtime import PolicyNetwork
 STEPS_PER_EPOCH = 50
 WARM_UP_STEPS = 50
 LAST_RATE = 0.01  # of the peak, at the end of the cosine
-MOVING = (
-    0.5  # mean way to the next target, in the joints' spreads of it: ticks that hardly move hardly tell recipes apart
-)
+# Mean way to the next target, in the joints' spreads of it: ticks that hardly move hardly tell recipes apart.
+MOVING = 0.5
 STILL = 1e-3  # rad or m: a joint whose ways are less than this apart stands still
 FEATURE_DRAWS = 1 << 31  # apart from the draws of `randomness`; a generator takes the lowest 32 bits alone
 

@@ -83,9 +83,7 @@ def _fit(
     """Train one stage to its end, from where an earlier run stopped, and return its last figures."""
     settings = stage.settings
     finished = folder / name / "finished.pt"
-    if (
-        finished.is_file()
-    ):  # Lightning's own state would go on: past an early end, and with the last weights, not the average
+    if finished.is_file():  # Lightning's own state would go on past an early end, and with the last weights
         kept = torch.load(finished, weights_only=True)  # tensors and plain values alone
         stage.load_state_dict(kept["state_dict"])
         return dict(kept["figures"])

@@ -26,9 +26,7 @@ from lam_ros.policy.onnx_runtime import ACTION_GRAPH, attention_graph, perceptio
 from lam_ros.policy.runtime import PolicyNetwork, Runtime
 
 FLOAT_TOLERANCE = 1e-3  # of how far a joint goes: what another order of additions may change
-INT8_TOLERANCE = (
-    0.5  # likewise, what 8 bits may: of reach's policy of 250 demonstrations 0.37 at most, 0.03 on the mean
-)
+INT8_TOLERANCE = 0.5  # likewise, what 8 bits may: for reach, 250 demonstrations, it is 0.37, and 0.03 on the mean
 # Of the 8 of a weight. Processors without VNNI add pairs of products in 16 bits, which full weights overflow: a trained
 # policy's targets were then five times as far off as with 7 bits. The file may go to any processor.
 SEVEN_BITS = True
