@@ -240,7 +240,9 @@ def plan(what: BringUp, options: Options) -> list[Process]:
         processes.append(Process(NODES["action"], {**policy, "shadow": True}))
         processes.append(Process(NODES["perception"], policy))
     if not performs and options.teleop != "none":
-        processes.append(Process(NODES["teleop"], {**common, "source": options.teleop, "task": options.task}))
+        processes.append(
+            Process(NODES["teleop"], {**common, "source": options.teleop, "task": options.task or "reach"})
+        )
     return processes
 
 
@@ -314,7 +316,8 @@ def gazebo_processes(options: Options) -> list[Process]:
     run = ("gz", "sim") if version == "harmonic" else ("ign", "gazebo")
     without_window = ("-s", "--headless-rendering") if engine == "ogre2" else ("-s",)
     command = (*run, "-r", *(without_window if given.headless or not has_display else ()), str(world))
-    apart = dict.fromkeys(PARTITION, given.namespace.strip("/")) if given.namespace else {}
+    namespace = given.namespace.strip("/")
+    apart = dict.fromkeys(PARTITION, namespace) if namespace else {}
     around = {**apart, **(_plugin_path(version) if controllers else {})}
     if not (_has_gpu() or os.environ.keys() & SOFTWARE_RENDERING):
         around |= SOFTWARE_RENDERING
@@ -331,7 +334,7 @@ def gazebo_processes(options: Options) -> list[Process]:
 
 
 def _plugin_path(version: GazeboVersion) -> dict[str, str]:
-    """Variables with which Gazebo finds ros2_control's plugin: its package adds itself to them from 2024 on only."""
+    """Variables with which Gazebo finds ros2_control's plugin: older packages do not add themselves to them."""
     from lam_ros.simulation.ros2_control import PLUGINS
 
     prefix = _prefix_of(PLUGINS[version].package)

@@ -143,7 +143,8 @@ def run_grid(cells: list[Cell], out: Path, jobs: int, ray_address: str, **in_a_c
     from rich.progress import track
 
     # A cluster's machines may be of several kinds, and each writes to the folder of its own.
-    folders = [folder for folder in out.iterdir() if folder.is_dir()] if ray_address else [folder_of_machine(out)]
+    is_mixed = ray_address not in ("", "local")
+    folders = [folder for folder in out.iterdir() if folder.is_dir()] if is_mixed else [folder_of_machine(out)]
     missing = [cell for cell in cells if not any((folder / f"{cell.name}.json").is_file() for folder in folders)]
     if ray_address:
         import ray

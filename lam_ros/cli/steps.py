@@ -20,7 +20,7 @@ from lam_ros.config import RobotConfig, load_robot
 from lam_ros.contract import Observation
 from lam_ros.control.latency import Delay
 from lam_ros.demonstrations.alignment import load_dataset
-from lam_ros.demonstrations.dataset import Dataset, mixed
+from lam_ros.demonstrations.dataset import Dataset, chunk_targets, mixed, ways
 from lam_ros.demonstrations.episode import Episode, list_episodes
 from lam_ros.demonstrations.remote import is_remote, local_copy
 from lam_ros.errors import BringUpError, CheckpointError, ConfigError
@@ -331,7 +331,7 @@ def export_policy(
     from lam_ros.learning.evaluation import paired_difference
     from lam_ros.learning.rollouts import evaluate
     from lam_ros.policy.checkpoint import load_network, load_runtime, save_exported
-    from lam_ros.policy.export import FLOAT_TOLERANCE, INT8_TOLERANCE, export_graphs, parity, quantise, ways
+    from lam_ros.policy.export import FLOAT_TOLERANCE, INT8_TOLERANCE, export_graphs, parity, quantise
 
     network, info = load_network(checkpoint)
     chosen = load_dataset(episodes_of(data)[:EXPORT_EPISODES], load_robot(robot), info.policy.image_size)
@@ -353,7 +353,10 @@ def export_policy(
             exported,
             original,
             [(d.images, d.state) for d in chosen.demonstrations],
-            ways(chosen.demonstrations, info.policy.chunk),
+            ways(
+                np.concatenate([d.state for d in chosen.demonstrations]),
+                np.concatenate([chunk_targets(d.action, info.policy.chunk) for d in chosen.demonstrations]),
+            ),
         )
         kind, tolerance = ("int8", INT8_TOLERANCE) if int8 else ("float32", FLOAT_TOLERANCE)
         found = [

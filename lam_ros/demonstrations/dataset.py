@@ -121,6 +121,15 @@ def digest_of(parts: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
+MIN_WAY = 1e-3  # rad or m
+
+
+def ways(state: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """How far joints go until each target of a chunk, (K, J) in rad or m: standard deviations of targets (N, K, J) less
+    measured positions (N, J); of a joint that stands still ``MIN_WAY``."""
+    return np.maximum((targets - state[:, None]).std(0), MIN_WAY)
+
+
 def chunk_targets(action: np.ndarray, chunk: int, human: np.ndarray | None = None) -> np.ndarray:
     """The next ``chunk`` actions at each tick, (T, K, J); the last action is repeated past the end.
 

@@ -5,10 +5,11 @@ Episodes are copied once to a local folder and checked against the hashes of the
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,23 @@ def local_copy(url: str, report: Callable[[int, int], None] = lambda done, total
     if not names:
         raise EpisodeError(f"{url} holds no sealed episodes; check the address.")
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of processes that train together one fetches, and the others find it here
+    with _alone(folder):
         for done, name in enumerate(names, 1):
             _fetch(there, f"{root.rstrip('/')}/{name}", folder / name)
             report(done, len(names))
         for gone in {entry.name for entry in folder.glob("episode_*")} - set(names):
             shutil.rmtree(folder / gone)  # a copy of what is no longer there
     return folder
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Of processes that train together one fetches; the others wait, and find it there."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # a folder that may only be read, or a file system without locks
+            lock = held.enter_context((folder / ".lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _fetch(there: Any, remote: str, local: Path) -> None:

@@ -14,6 +14,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
+from lam_ros.demonstrations.dataset import ways
 from lam_ros.learning.batches import Frames, Window
 from lam_ros.learning.configuration import TrainConfig
 from lam_ros.learning.losses import distance, masked_mean
@@ -25,7 +26,6 @@ WARM_UP_STEPS = 50
 LAST_RATE = 0.01  # of the peak, at the end of the cosine
 # Mean way to the next target, in the joints' spreads of it: ticks that hardly move hardly tell recipes apart.
 MOVING = 0.5
-STILL = 1e-3  # rad or m: a joint whose ways are less than this apart stands still
 FEATURE_DRAWS = 1 << 31  # apart from the draws of `randomness`; a generator takes the lowest 32 bits alone
 
 
@@ -179,7 +179,7 @@ class EpisodeStage(Stage):
         self._training = training
         self._hidden: Hidden | None = None
         # By how far joints go, also where targets are absolute, which are normalised by where joints are.
-        self._way = (training.targets[:, 0] - training.state).std(0).clamp(min=STILL)
+        self._way = torch.from_numpy(ways(training.state.numpy(), training.targets[:, :1].numpy())[0])
 
     def seen(self, frames: Frames, window: Window) -> Tensor:
         """Features (B, W, C, D) of a window."""

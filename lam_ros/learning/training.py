@@ -61,6 +61,7 @@ class _Epochs(Callback):
 
     def __init__(self, batches: Batches) -> None:
         self._batches = batches
+        self.have_begun = False
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
         self._batches.set_epoch(trainer.current_epoch)
@@ -68,6 +69,7 @@ class _Epochs(Callback):
     def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
         # Resumed from the end of an epoch, Lightning's loggers would count one step too many from then on.
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+        self.have_begun = True
 
 
 def _fit(
@@ -99,17 +101,16 @@ def _fit(
         log.info("tensorboard is not installed; curves go to %s/%s/metrics.csv", folder, name)
     # save_last with save_top_k=0 would write at the stage's end alone.
     keep = ModelCheckpoint(folder / name, filename="last", save_top_k=1, every_n_epochs=1, enable_version_counter=False)
-    callbacks: list[Callback] = [_Epochs(batches), Progress(name, steps, report), keep]
-    best = None
+    epochs, best = _Epochs(batches), None
+    callbacks: list[Callback] = [epochs, Progress(name, steps, report)]
     if settings.ema:
         callbacks.append(EMAWeightAveraging(decay=settings.ema))
     if settings.patience:
         # At a training epoch's end a resumed run has no validation loss yet.
         callbacks.append(EarlyStopping("val_loss", patience=settings.patience, check_on_train_epoch_end=False))
-        best = ModelCheckpoint(
-            folder / name, filename="best", monitor="val_loss", save_weights_only=True, enable_version_counter=False
-        )
+        best = ModelCheckpoint(folder / name, filename="best", monitor="val_loss", enable_version_counter=False)
         callbacks.append(best)
+    callbacks.append(keep)  # the last: what a run goes on from knows of this epoch's best weights
     world = processes()[1]
     local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", str(world))))
     trainer = lightning.Trainer(
@@ -140,9 +141,12 @@ def _fit(
             curve.join()
     if trainer.interrupted:
         raise KeyboardInterrupt
-    if best is not None and Path(best.best_model_path).is_file():
-        stage.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
     figures = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    chosen = last if not epochs.have_begun else None  # all had been trained, and only `finished` was not written
+    if best is not None and Path(best.best_model_path).is_file():
+        chosen = Path(best.best_model_path)
+    if chosen is not None:  # its state_dict is the average, where there is one
+        stage.load_state_dict(torch.load(chosen, weights_only=True)["state_dict"])
     if is_first:
         partial = finished.with_suffix(".partial")
         torch.save({"state_dict": stage.state_dict(), "figures": figures}, partial)
@@ -181,7 +185,7 @@ class _Curve:
         if not file.is_file():
             return []
         with file.open(newline="") as lines:
-            return list(csv.DictReader(lines))
+            return [row for row in csv.DictReader(lines) if (row.get("step") or "").isdigit()]  # no torn last line
 
 
 def faster_precision(network: PolicyNetwork, batch: int) -> str:

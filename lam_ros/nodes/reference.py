@@ -19,9 +19,10 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
 from lam_ros.bringup import NODES
-from lam_ros.config import RECORDER_ACTIONS, load_robot
+from lam_ros.config import load_robot
 from lam_ros.contract import Contract
 from lam_ros.nodes.base import type_name
+from lam_ros.nodes.teleop import RECORDER_KEYS
 from lam_ros.share import share_path
 
 ROBOT = "desk_arm"
@@ -140,7 +141,7 @@ def _teleop_ends(context: Context, folder: Path) -> list[tuple[str, ...]]:
         row if len(sources) == len(TELEOP_SOURCES) else (f"{row[0]} ({', '.join(sources)})", *row[1:])
         for row, sources in found.items()
     ]
-    calls = [_row("calls (keyboard)", f"recorder/{name}", "std_srvs/srv/Trigger") for name in RECORDER_ACTIONS]
+    calls = [_row("calls (keyboard)", f"recorder/{name}", "std_srvs/srv/Trigger") for name in RECORDER_KEYS.values()]
     return sorted(rows) + sorted(calls)
 
 

@@ -13,7 +13,7 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
-from lam_ros.config import RECORDER_ACTIONS, urdf_path
+from lam_ros.config import urdf_path
 from lam_ros.control.gate import Driver
 from lam_ros.control.limits import MotionLimits
 from lam_ros.control.teleop import JoyJog, KeyboardJog, LeaderArm
@@ -29,6 +29,7 @@ JOY_RELEASE_NS = 200_000_000  # likewise without a message of the gamepad (joy_n
 TWIST_RELEASE_NS = 300_000_000  # without a gamepad's button: without a twist that moves anything
 JOG_PERIOD_S = 0.02
 GATE_NS = 200_000_000  # without a command of ours sent on by the gate for so long, it does not go along
+RECORDER_KEYS = {" ": "start", "\r": "stop", "\x7f": "discard", "+": "mark_success", "-": "mark_failure"}
 LEAD_S = 0.5  # how far a jog may be ahead of what the gate sends, at full speed: its ramp takes most of it
 
 
@@ -159,8 +160,7 @@ class TeleopNode(PlainNode):
         self._keys = Keys("keyboard teleoperation needs a terminal; start it with `lam node teleop` in one.")
         self._jog = KeyboardJog(self.contract.joints, MotionLimits.of(self.robot, self.robot_file))
         self._pressed_at = 0
-        self._recorder = {name: self.create_client(Trigger, f"recorder/{name}") for name in RECORDER_ACTIONS}
-        self._actions = {" ": "start", "\r": "stop", "\x7f": "discard", "+": "mark_success", "-": "mark_failure"}
+        self._recorder = {name: self.create_client(Trigger, f"recorder/{name}") for name in RECORDER_KEYS.values()}
         sys.stdout.write(
             f"{self._jog.help()}\nspace record   enter keep   backspace discard   + success   - failure   Ctrl-C end\n"
         )
@@ -170,8 +170,8 @@ class TeleopNode(PlainNode):
     def _on_keys(self) -> None:
         now_ns = self.now_ns()
         for key in self._keys.pressed():
-            if key in self._actions:
-                self._call_recorder(self._actions[key])
+            if key in RECORDER_KEYS:
+                self._call_recorder(RECORDER_KEYS[key])
             elif self._measured is not None:
                 target = self._jog.press(key, self.jog_from())
                 if target is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -29,17 +28,17 @@ def pixel_grid(height: int, width: int) -> Tensor:
     return torch.stack([x, y], -1).flatten(0, 1)
 
 
-def grid_scale(image_size: tuple[int, int], rows: int, columns: int) -> Tensor:
+def grid_scale(image_size: tuple[int, int], rows: int, columns: int, stride: int) -> Tensor:
     """How far a key point goes (2,) when its picture goes by one in units of which a picture has 2 each way.
 
     The grid's ends are the centres of a map's outermost cells, which lie closer than the picture's edges or, where
     convolutions are padded, just on them.
+
+    Args:
+        stride: pixels from cell to cell.
     """
-    scales = []
-    for pixels, cells in zip(image_size, (columns, rows), strict=True):
-        stride = 2 ** round(math.log2(pixels / cells))  # of all convolutions together
-        scales.append(pixels / (stride * (cells - 1)) if cells > 1 else 0.0)
-    return torch.tensor(scales)
+    sides = zip(image_size, (columns, rows), strict=True)
+    return torch.tensor([pixels / (stride * (cells - 1)) if cells > 1 else 0.0 for pixels, cells in sides])
 
 
 def moved_back(points: Tensor, displacement: Tensor | None, scale: Tensor) -> Tensor:
@@ -124,6 +123,7 @@ class StridedEncoder(Encoder):
 
     channels = 64
     features = 3 * channels
+    stride = 8  # of all convolutions
 
     grid: Tensor
     scale: Tensor
@@ -144,7 +144,7 @@ class StridedEncoder(Encoder):
         with torch.no_grad():
             _, _, rows, columns = self.cnn(self.colour(torch.zeros(1, 3, height, width))).shape
         self.register_buffer("grid", pixel_grid(rows, columns), persistent=False)
-        self.register_buffer("scale", grid_scale(image_size, rows, columns), persistent=False)
+        self.register_buffer("scale", grid_scale(image_size, rows, columns, self.stride), persistent=False)
         self._image_size = image_size
         self._folded: list[_Convolution] = []
 
@@ -222,6 +222,7 @@ class KeyPointEncoder(Encoder):
 
     Args:
         backbone: scaled pixels (B, 3, H, W) to (B, channels, h, w).
+        stride: of the backbone: pixels from cell to cell of that map.
         image_size: (width, height) of the images.
         mean, std: of each colour channel, in grey levels of 255.
 
@@ -236,7 +237,12 @@ class KeyPointEncoder(Encoder):
     std: Tensor
 
     def __init__(
-        self, backbone: nn.Module, image_size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]
+        self,
+        backbone: nn.Module,
+        stride: int,
+        image_size: tuple[int, int],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -254,7 +260,7 @@ class KeyPointEncoder(Encoder):
         self.reduce = nn.Conv2d(channels, KEY_POINTS, 1)
         self.temperature = nn.Parameter(torch.ones(KEY_POINTS))
         self.register_buffer("grid", pixel_grid(rows, columns), persistent=False)
-        self.register_buffer("scale", grid_scale(image_size, rows, columns), persistent=False)
+        self.register_buffer("scale", grid_scale(image_size, rows, columns, stride), persistent=False)
         self.linear = nn.Linear(2 * KEY_POINTS, FEATURES)
         self._takes_pixels = False
 
@@ -367,7 +373,7 @@ def timm_encoder(name: str, image_size: tuple[int, int]) -> KeyPointEncoder:
             model = timm.create_model(name, **settings)
         cfg = model.pretrained_cfg if isinstance(model.pretrained_cfg, dict) else model.default_cfg
         mean, std = (tuple(255.0 * value for value in cfg[key]) for key in ("mean", "std"))
-        return KeyPointEncoder(_LastMap(model), image_size, mean, std)
+        return KeyPointEncoder(_LastMap(model), model.feature_info.reduction()[-1], image_size, mean, std)
     except (RuntimeError, AssertionError, ValueError, KeyError) as error:
         near = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=5)) or "see timm.list_models()"
         reason = " ".join(str(error).split())[:200]
@@ -385,5 +391,5 @@ _GREY = (127.5, 127.5, 127.5)
 ENCODERS: dict[str, Callable[[PolicyConfig], Encoder]] = {
     "strided": lambda config: StridedEncoder(config.image_size, config.normalisation),
     "article": lambda config: ArticleEncoder(),
-    "resnet18": lambda config: KeyPointEncoder(resnet18(config.normalisation), config.image_size, _GREY, _GREY),
+    "resnet18": lambda config: KeyPointEncoder(resnet18(config.normalisation), 32, config.image_size, _GREY, _GREY),
 }

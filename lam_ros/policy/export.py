@@ -19,9 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lam_ros.demonstrations.dataset import Demonstration, chunk_targets
 from lam_ros.errors import CheckpointError
-from lam_ros.policy.normaliser import MIN_STATE_STD
 from lam_ros.policy.onnx_runtime import ACTION_GRAPH, attention_graph, perception_graph
 from lam_ros.policy.runtime import PolicyNetwork, Runtime
 
@@ -175,19 +173,13 @@ class _Calibration:
 class Parity:
     """How far an exported policy is from its checkpoint, over episodes with the LSTM's state handed on.
 
-    ``mean`` and ``largest`` are differences of joint targets in units of their ``ways``.
+    ``mean`` and ``largest`` are differences of joint targets in units of how far joints go (``dataset.ways``): not of
+    the scale that targets are normalised by, which for absolute ones is that of places.
     """
 
     mean: float
     largest: float
     ticks: int
-
-
-def ways(demonstrations: Sequence[Demonstration], chunk: int) -> np.ndarray:
-    """How far joints go until each target of a chunk, (K, J): standard deviations of target minus measured position,
-    in rad or m. Not the scale that targets are normalised by, which for absolute ones is that of places."""
-    gone = [chunk_targets(d.action, chunk) - d.state[:, None] for d in demonstrations]
-    return np.maximum(np.concatenate(gone).std(0), MIN_STATE_STD)
 
 
 def parity(

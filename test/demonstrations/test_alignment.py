@@ -13,7 +13,7 @@ from lam_ros.config import JointStatesConfig, RobotConfig
 from lam_ros.contract import Contract
 from lam_ros.demonstrations.alignment import StateHistory, Tick, TickAssembler, align, load_dataset
 from lam_ros.demonstrations.cache import cached
-from lam_ros.demonstrations.dataset import Dataset, chunk_targets, digest_of, mixed
+from lam_ros.demonstrations.dataset import Dataset, chunk_targets, digest_of, mixed, ways
 from lam_ros.errors import ContractError, EpisodeError, TrainingError
 
 FRONT, WRIST = "/camera/front/image_raw", "/camera/wrist/image_raw"
@@ -351,3 +351,12 @@ def test_chunks_repeat_the_last_action_past_the_end() -> None:
 def test_digests_tell_texts_apart() -> None:
     assert digest_of(["a", "b"]) == digest_of(["a", "b"])
     assert len({digest_of(["a", "b"]), digest_of(["b", "a"]), digest_of(["ab"])}) == 3
+
+
+def test_ways_are_those_of_each_target_from_where_the_arm_is() -> None:
+    rng = np.random.default_rng(0)
+    state, targets = rng.normal(size=(400, 3)), rng.normal(size=(400, 2, 3))
+    targets[:, :, 0] = state[:, :1] + 0.2
+    found = ways(state, targets)
+    np.testing.assert_allclose(found[1, 1:], (targets[:, 1] - state)[:, 1:].std(0))
+    assert (found[:, 0] == 1e-3).all(), "a joint that stands still is not measured in nothing"

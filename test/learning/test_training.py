@@ -128,7 +128,16 @@ def curves(log_folder: Path) -> dict[str, list[dict[str, str]]]:
     return found
 
 
-@pytest.mark.parametrize("more", [{}, {"ema": 0.9}, {"patience": 100}], ids=str)
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"ema": 0.9},
+        {"ema": 0.9, "patience": 100},
+        {"patience": 100, "learning_rate": 1e-2},  # stage two is best after 50 steps, in the epoch before the cut
+    ],
+    ids=str,
+)
 def test_a_run_that_is_resumed_twice_has_the_curves_and_weights_of_an_unbroken_one(
     dataset: Dataset, tmp_path: Path, more: dict[str, Any]
 ) -> None:
@@ -145,6 +154,30 @@ def test_a_run_that_is_resumed_twice_has_the_curves_and_weights_of_an_unbroken_o
     assert curves(resumed.log_folder) == curves(unbroken.log_folder)
     kept = {name: value for name, value in resumed.figures.items() if not name.endswith("seconds")}
     assert kept == {name: value for name, value in unbroken.figures.items() if not name.endswith("seconds")}
+
+
+def test_a_cut_between_the_last_step_and_what_is_left_of_the_stage_loses_nothing(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    averaged = dataclasses.replace(TINY, perception_steps=100, action_steps=100, ema=0.9)
+    file = tmp_path / "policy.safetensors"
+    result = train(dataset, averaged, file)
+    expected = weights(file)
+    for left in (result.log_folder / "finished.json", result.log_folder / "action" / "finished.pt"):
+        left.unlink()
+    train(dataset, averaged, file)
+    for name, weight in weights(file).items():
+        assert torch.equal(weight, expected[name]), name
+
+
+def test_a_torn_line_of_a_curve_is_left_out(dataset: Dataset, tmp_path: Path) -> None:
+    file = tmp_path / "policy.safetensors"
+    with pytest.raises(PowerCut):
+        train(dataset, TINY, file, interrupt_at("perception", 77))
+    (curve,) = tmp_path.glob("policy/run_*/perception/metrics.csv")
+    curve.write_text(curve.read_text() + "0,0.4")
+    told = curves(train(dataset, TINY, file).log_folder)["perception"]
+    assert [int(row["step"]) for row in told if "loss" in row] == list(range(9, 120, 10))
 
 
 def test_a_stage_that_ended_early_does_not_go_on_when_the_next_one_is_resumed(dataset: Dataset, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from lam_ros.policy.checkpoint import (
     save_exported,
 )
 from lam_ros.policy.configuration import PolicyConfig
-from lam_ros.policy.export import export_graphs, parity, quantise, ways
+from lam_ros.policy.export import export_graphs, parity, quantise
 from lam_ros.policy.onnx_runtime import PROVIDERS, OnnxRuntime
 from lam_ros.policy.runtime import PolicyNetwork, TorchRuntime
 
@@ -179,16 +179,6 @@ def test_what_is_not_there_is_said(
     save_file({"action": torch.ones(1)}, damaged, {"format": EXPORT_FORMAT, "info": "{"})
     with pytest.raises(CheckpointError, match="has damaged metadata"):
         load_policy(damaged, robot)
-
-
-def test_ways_are_those_of_each_target_from_where_the_arm_is(demonstrate: Any) -> None:
-    (shown,) = demonstrate(1, ticks=400)
-    shown.action[:] = np.roll(shown.state, -1, 0) + np.linspace(0.0, 1.0, 400)[:, None]
-    shown.state[:, 0] = shown.action[:, 0] = 0.5
-    found = ways([shown], chunk=2)
-    assert found.shape == (2, 7)
-    np.testing.assert_allclose(found[0, 1:], (shown.action - shown.state)[:, 1:].std(0), rtol=1e-5)
-    assert (found[:, 0] == 1e-3).all(), "a joint that stands still is not measured in nothing"
 
 
 @pytest.fixture

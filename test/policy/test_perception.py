@@ -178,6 +178,7 @@ class FakeTimm(types.ModuleType):
             raise RuntimeError(f"Unknown model ({name})")
 
         class Backbone(nn.Module):
+            feature_info = types.SimpleNamespace(reduction=lambda: [4, 16])
             default_cfg = pretrained_cfg = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.2)}
 
             def __init__(self) -> None:
@@ -203,6 +204,7 @@ def test_a_timm_backbone_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = network.encoders[0]
     torch.testing.assert_close(encoder.mean.flatten(), 255 * torch.tensor([0.5, 0.4, 0.3]))
     assert network.attention(0, images[0, 0]).shape == (48, 64)
+    torch.testing.assert_close(encoder.scale, torch.tensor([64 / 48, 48 / 32]))
     with pytest.raises(ConfigError, match=r"cannot make the encoder 'tiny_nut' .*Names like it: tiny_net"):
         perception("timm:tiny_nut")
 
@@ -224,25 +226,19 @@ def test_a_thing_keeps_its_key_points_where_its_picture_was_displaced() -> None:
     torch.testing.assert_close(told[:, points:], untold[:, points:])  # peaks say how strong, not where
 
 
-class Mean(nn.Module):
-    """A backbone whose map, at a 32nd of the picture, is each cell's mean colour: displaced just as the picture is."""
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return nn.functional.avg_pool2d(pixels, 32)
-
-
-@pytest.mark.parametrize("size", [(128, 128), (96, 128), (224, 160)])
-def test_so_do_those_of_a_backbone_whose_map_ends_inside_the_picture(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("size", "stride"), [((128, 128), 32), ((96, 128), 32), ((224, 168), 14), ((165, 130), 20)])
+def test_so_do_those_of_a_backbone_whose_map_ends_inside_the_picture(size: tuple[int, int], stride: int) -> None:
+    """A map of each cell's mean colour is displaced just as the picture is."""
     width, height = size
-    encoder = KeyPointEncoder(Mean(), size, (0.0,) * 3, (1.0,) * 3)
+    encoder = KeyPointEncoder(nn.AvgPool2d(stride), stride, size, (0.0,) * 3, (1.0,) * 3)
     encoder.temperature.data.fill_(1e4)
     nn.init.constant_(encoder.reduce.weight, 1.0)
     encoder.linear = nn.Identity()
     picture = torch.zeros(1, height, width, 3, dtype=torch.uint8)
-    picture[:, 32:64, 32:64] = 255
-    moved = picture.roll((64, 32), (1, 2))
+    picture[:, stride : 2 * stride, stride : 2 * stride] = 255
+    moved = picture.roll((2 * stride, stride), (1, 2))
     before = encoder(encoder.pixels(picture))
-    told = encoder(encoder.pixels(moved), torch.tensor([[2 * 32 / width, 2 * 64 / height]]))
+    told = encoder(encoder.pixels(moved), torch.tensor([[2 * stride / width, 4 * stride / height]]))
     assert (encoder(encoder.pixels(moved)) - before).abs().min() > 0.1
     torch.testing.assert_close(told, before)
 
