@@ -39,6 +39,7 @@ SOFTWARE_RENDERING = {"MESA_EXTENSION_OVERRIDE": "-GL_EXT_texture_filter_anisotr
 PARTITION = ("GZ_PARTITION", "IGN_PARTITION")  # Gazebos, bridges and tools with the same value hear each other
 PLUGIN_PATHS = ("GZ_SIM_SYSTEM_PLUGIN_PATH", "IGN_GAZEBO_SYSTEM_PLUGIN_PATH")
 CONTROLLERS_TIMEOUT_S = 60  # for Gazebo to run them
+DEFAULT_TASK = "reach"  # of a simulator or an expert that is told none
 BringUp = Literal["simulate", "record", "deploy", "gate"]
 Simulator = Literal["embedded", "gazebo"]
 LIFECYCLE_NODES = ("perception", "action", "gate", "recorder")
@@ -208,7 +209,7 @@ def plan(what: BringUp, options: Options) -> list[Process]:
     load_robot(options.robot)  # fail here, in one sentence, rather than in each node
     simulated = options.simulated or what == "simulate"
     if simulated and not options.task:
-        options = replace(options, task="reach")
+        options = replace(options, task=DEFAULT_TASK)
     common: dict[str, Any] = {"robot": options.robot, "use_sim_time": simulated}
     lifecycle = {**common, "autostart": True}
     processes: list[Process] = []
@@ -240,9 +241,8 @@ def plan(what: BringUp, options: Options) -> list[Process]:
         processes.append(Process(NODES["action"], {**policy, "shadow": True}))
         processes.append(Process(NODES["perception"], policy))
     if not performs and options.teleop != "none":
-        processes.append(
-            Process(NODES["teleop"], {**common, "source": options.teleop, "task": options.task or "reach"})
-        )
+        shown = options.task or DEFAULT_TASK
+        processes.append(Process(NODES["teleop"], {**common, "source": options.teleop, "task": shown}))
     return processes
 
 

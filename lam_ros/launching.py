@@ -229,17 +229,15 @@ def _viewers(given: Mapping[str, Any]) -> list[Any]:
         publisher = {"package": "robot_state_publisher", "executable": "robot_state_publisher"}
         described = {"robot_description": ParameterValue(urdf, value_type=str), **time}
 
-        def arm(joints: str, *moved: tuple[str, str], **named: Any) -> Any:
-            parameters = [{**described, **named.pop("more", {})}, *more]
-            there = [*remappings, ("joint_states", joints), *moved]
-            return Node(**publisher, **named, parameters=parameters, **{**said, "remappings": there})
+        def arm(moved: Mapping[str, str], parameters: Mapping[str, Any], **named: Any) -> Any:
+            there = {**said, "remappings": [*remappings, *moved.items()]}
+            return Node(**publisher, **named, parameters=[{**described, **parameters}, *more], **there)
 
         if given["tf"]:
-            actions.append(arm(robot.joint_states.topic))
+            actions.append(arm({"joint_states": robot.joint_states.topic}, {}))
         if given["rviz"] and is_there("tf2_ros", "RViz does not show the arm as it is commanded"):
-            ghost = f"{COMMANDED}/robot_description"
-            prefix = {"frame_prefix": f"{COMMANDED}/"}
-            actions.append(arm("lam/command", ("robot_description", ghost), name=f"{COMMANDED}_arm", more=prefix))
+            moved = {"joint_states": "lam/command", "robot_description": f"{COMMANDED}/robot_description"}
+            actions.append(arm(moved, {"frame_prefix": f"{COMMANDED}/"}, name=f"{COMMANDED}_arm"))
             root = root_link(urdf)
             words = ["--frame-id", root, "--child-frame-id", f"{COMMANDED}/{root}"]
             static = {"package": "tf2_ros", "executable": "static_transform_publisher", "name": f"{COMMANDED}_base"}

@@ -89,7 +89,8 @@ def _fit(
         kept = torch.load(finished, weights_only=True)  # tensors and plain values alone
         stage.load_state_dict(kept["state_dict"])
         return dict(kept["figures"])
-    is_first = processes()[0] == 0
+    rank, world = processes()
+    is_first = rank == 0
     curve = _Curve(folder / name / "metrics.csv")
     if is_first:
         curve.set_aside()
@@ -111,7 +112,6 @@ def _fit(
         best = ModelCheckpoint(folder / name, filename="best", monitor="val_loss", enable_version_counter=False)
         callbacks.append(best)
     callbacks.append(keep)  # the last: what a run goes on from knows of this epoch's best weights
-    world = processes()[1]
     local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", str(world))))
     trainer = lightning.Trainer(
         max_steps=steps,
