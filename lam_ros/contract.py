@@ -5,6 +5,7 @@ J joints, C cameras, D features a camera, all in the order of the robot YAML. SI
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from lam_ros.config import RobotConfig
 from lam_ros.errors import ContractError
 
 NANOSECONDS = 1_000_000_000
+HAND = re.compile("gripper|finger|jaw|knuckle", re.IGNORECASE)  # in the names of joints that grip
 
 
 def seconds_to_ns(seconds: float) -> int:
@@ -80,6 +82,12 @@ class Contract:
             image_sizes=tuple((camera.width, camera.height) for camera in robot.cameras.values()),
             rate_hz=robot.policy.rate_hz,
         )
+
+    @property
+    def hands(self) -> np.ndarray:
+        """Which joints open and close a hand: bool (J,). By their names; where none tells, those that slide."""
+        named = np.array([bool(HAND.search(joint)) for joint in self.joints])
+        return named if named.any() else np.array([unit == "m" for unit in self.units])
 
     def check_same(self, robot: Contract) -> None:
         """Compare with the contract of the robot at hand.

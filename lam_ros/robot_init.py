@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lam_ros.contract import HAND
 from lam_ros.errors import ConfigError
 from lam_ros.urdf import UrdfJoint, driven_joints, read_urdf
 
 SHARE_OF_VELOCITY = 0.5  # of the URDF's limit, for the first steps
-GRIPPER = re.compile("gripper|finger|jaw|knuckle", re.IGNORECASE)
 SECONDS_TO_FULL_SPEED = 0.25  # URDFs know no acceleration limits
 FASTEST_TICK_HZ = 30.0
 NO_CAMERA = "camera/image_raw"
@@ -75,7 +74,7 @@ def _joint_lines(joint: UrdfJoint) -> str:
     guesses = [what for what, given in (("position", known), ("velocity", joint.velocity)) if not given]
     note = f" # {' and '.join(guesses)}: not in the URDF, a guess" if guesses else ""
     limits = f"position: [{lower:.6g}, {upper:.6g}], velocity: {velocity:.4g}, acceleration: {acceleration:.4g}"
-    if GRIPPER.search(joint.name):
+    if HAND.search(joint.name):
         limits += f", following_error: {upper - lower:.4g}"  # it closes on things, and must not be held for that
     return f"  {joint.name}: {{unit: {joint.unit}, {limits}}}{note}"
 

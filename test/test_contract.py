@@ -29,6 +29,21 @@ def test_the_contract_is_that_of_the_robot(robot: RobotConfig) -> None:
 
 
 @pytest.mark.parametrize(
+    ("joints", "units", "hands"),
+    [
+        (JOINTS, ("rad", "rad", "m"), [False, False, True]),
+        (("rail", "elbow", "left_knuckle"), ("m", "rad", "rad"), [False, False, True]),
+        (JOINTS, ("rad", "rad", "rad"), [False, False, False]),
+    ],
+    ids=["slides", "named", "none"],
+)
+def test_a_hand_is_known_by_name_before_it_is_by_sliding(
+    joints: tuple[str, ...], units: tuple[str, ...], hands: list[bool]
+) -> None:
+    assert dataclasses.replace(CONTRACT, joints=joints, units=units).hands.tolist() == hands
+
+
+@pytest.mark.parametrize(
     ("field", "value", "shown"),
     [
         ("joints", ("a", "c", "b"), r"joints = \[a, b, c\], this robot has \[a, c, b\]"),

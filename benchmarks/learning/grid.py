@@ -133,7 +133,8 @@ def spawn(cell: Cell, out: str, side_by_side: int, arena_processes: int) -> str:
     """Run a cell in a process of its own; its name, and what went wrong."""
     command = [sys.executable, __file__, "--cell", json.dumps(asdict(cell)), "--out", out]
     command += ["--side-by-side", str(side_by_side), "--arena-processes", str(arena_processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl")}
+    one_thread = {"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "0"}  # of torch, and of Mesa's drawing
+    environment = {"MUJOCO_GL": "egl", **os.environ, **one_thread}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     return cell.name + ("" if ended.returncode == 0 else f" failed: {ended.stderr[-1500:]}")
 

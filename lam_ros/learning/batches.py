@@ -50,10 +50,9 @@ class Frames:
 
     @classmethod
     def of(cls, dataset: Dataset, chunk: int, corrections: float = 1.0) -> Frames:
-        """Lay a dataset's demonstrations end to end. Joints in m count as hands."""
+        """Lay a dataset's demonstrations end to end."""
         demonstrations = dataset.demonstrations
-        grippers = np.array([unit == "m" for unit in dataset.contract.units])
-        seen = [look_back(d.state, d.action, grippers) for d in demonstrations]
+        seen = [look_back(d.state, d.action, dataset.contract.hands) for d in demonstrations]
 
         def joined(arrays: Sequence[np.ndarray]) -> Tensor:
             return torch.from_numpy(np.concatenate(arrays))
