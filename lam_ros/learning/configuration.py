@@ -37,9 +37,8 @@ class TrainConfig:
         validation_share: share of the episodes held out.
         corrections: what a tick counts at which a human has taken over from a policy, against one of a demonstration;
             ticks at which the policy drove itself count nothing.
-        destination_weight: weight of the auxiliary loss "where does this demonstration end?", which tells every frame
-            where the object is; 0 turns it off.
-        way_weight: likewise "which way does it take?".
+        way_weight: weight of the auxiliary loss "which way does this demonstration take?"; 0 turns it off.
+        destination_weight: likewise "where does it end?": in vain where all demonstrations end alike.
         contact_weight: likewise "where does the arm next touch something?".
         time_weight: likewise "how long will it take?".
         state_noise: standard deviation added to normalised states, so that the policy looks instead of extrapolating.
@@ -77,8 +76,8 @@ class TrainConfig:
     patience: int = 0
     validation_share: float = 0.08
     corrections: float = 1.0
-    destination_weight: float = 1.0
-    way_weight: float = 0.0
+    way_weight: float = 1.0
+    destination_weight: float = 0.0
     contact_weight: float = 0.0
     time_weight: float = 0.0
     state_noise: float = 0.05

@@ -113,6 +113,10 @@ class Hindsighted(nn.Module):
         names = ("destination", "contact", "way", "time")
         return {name: distance(answers[..., part], labels[..., part]) for name, part in zip(names, parts, strict=True)}
 
+    def asked(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Those that count: the others' answers are never learned, and their curves would say nothing."""
+        return {name: loss for (name, loss), w in zip(losses.items(), self._weights, strict=True) if w}
+
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         return torch.stack([w * loss for w, loss in zip(self._weights, losses.values(), strict=True)]).sum(0)
 
@@ -149,7 +153,7 @@ class PerceptionStage(Stage):
         state = self.normaliser.state(frames.state[index].to(self.device))
         state, features = self.disturbed(state, features, noise)
         imitation, answered = self._losses(frames, own, features, state, noise)
-        self.log_dict({"loss": imitation, **answered}, sync_dist=True)
+        self.log_dict({"loss": imitation, **self.hindsight.asked(answered)}, sync_dist=True)
         return imitation + self.hindsight.total(answered)
 
     def validation_step(self, index: Tensor, batch_index: int) -> None:
@@ -158,8 +162,8 @@ class PerceptionStage(Stage):
         features = self.perception(frames.images[index].to(self.device))
         noise = torch.Generator().manual_seed(batch_index)
         imitation, answered = self._losses(frames, index, features, state, noise)
-        figures = {"val_loss": imitation, **{f"val_{name}": loss for name, loss in answered.items()}}
-        self.log_dict(figures, batch_size=len(index))
+        asked = {f"val_{name}": loss for name, loss in self.hindsight.asked(answered).items()}
+        self.log_dict({"val_loss": imitation, **asked}, batch_size=len(index))
 
 
 class EpisodeStage(Stage):
@@ -309,5 +313,5 @@ class TogetherStage(EpisodeStage):
         state = self.normaliser.state(frames.state[own.index].to(self.device))
         answered = self.hindsight.losses(features.flatten(2), state, self.labels(frames, own.index))
         means = {name: masked_mean(each[..., None], own.mask.to(self.device)) for name, each in answered.items()}
-        self.log_dict({"loss": loss, **means}, sync_dist=True)
+        self.log_dict({"loss": loss, **self.hindsight.asked(means)}, sync_dist=True)
         return loss + self.hindsight.total(means)

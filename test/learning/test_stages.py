@@ -181,6 +181,7 @@ def test_an_auxiliary_question_counts_as_much_as_its_weight(name: str) -> None:
     losses = asked.losses(torch.randn(6, 8), torch.randn(6, 3), torch.randn(6, 5 * 3 + 1))
     assert set(losses) == {"destination", "contact", "way", "time"}
     torch.testing.assert_close(asked.total(losses), 0.5 * losses[name])
+    assert asked.asked(losses) == {name: losses[name]}
 
 
 def test_gradients_are_clipped(dataset: Dataset, tmp_path: Path) -> None:

@@ -351,7 +351,7 @@ def test_what_is_learned_by_heart_and_what_stands_still_is_said(
 ) -> None:
     for demonstration in dataset.demonstrations:
         demonstration.state[3:] = demonstration.state[3]
-    sharp = dataclasses.replace(TINY, perception_steps=400, action_steps=1, learning_rate=1e-2, destination_weight=0.0)
+    sharp = dataclasses.replace(TINY, perception_steps=400, action_steps=1, learning_rate=1e-2, way_weight=0.0)
     train(dataset, sharp, tmp_path / "policy.safetensors")
     assert "the arm stands still in" in caplog.text
     assert "it learns by heart" in caplog.text
