@@ -1,8 +1,8 @@
 """What the end of a demonstration tells about its beginning: labels that cost nothing.
 
-The imitation loss is nearly all small late movements, whose gradient hardly says where the object is. "Where does this
-demonstration end?", "which way does it take?", "where does the arm next touch something?" and "how long will it take?"
-say it in every frame.
+"Which way does this demonstration take?", "where does it end?", "where does the arm next touch something?" and "how long
+will it take?" say in every frame where the object is. With relative targets the imitation loss hardly does: it is nearly
+all small late movements. Absolute ones say much of it themselves.
 """
 
 from __future__ import annotations
