@@ -1,8 +1,8 @@
 """What the end of a demonstration tells about its beginning: labels that cost nothing.
 
-"Which way does this demonstration take?", "where does it end?", "where does the arm next touch something?" and "how long
-will it take?" say in every frame where the object is. With relative targets the imitation loss hardly does: it is nearly
-all small late movements. Absolute ones say much of it themselves.
+"Which way does this demonstration take?", "where does it end?", "where does the arm next touch something?" and "how
+long will it take?" say in every frame where the object is. With relative targets the imitation loss hardly does: it is
+nearly all small late movements. Absolute ones say much of it themselves.
 """
 
 from __future__ import annotations
