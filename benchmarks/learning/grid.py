@@ -20,7 +20,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -256,14 +256,43 @@ def in_words(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (*what, succeeded, f"{low:.2f} to {high:.2f}", said, str(max(row["steps"])))
 
 
+def at_a_glance(summary: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """A row for each task, number of demonstrations, machine and budget that two methods have, a column for each method.
+
+    Shares of episodes that succeeded, in percent; the highest in bold, with how many trainings it is from where it is
+    not one.
+    """
+    rows: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
+    for row in summary:
+        if row["method"] in METHODS:
+            key = row["task"], str(row["demonstrations"]), row["machine"], row["budget"]
+            rows.setdefault(key, {})[row["method"]] = row
+    table: list[tuple[str, ...]] = [(*HEAD[:4], *METHODS)]
+    for key, found in rows.items():
+        if len(found) > 1:
+            rates = {method: row["successes"] / row["episodes"] for method, row in found.items()}
+            said = {method: f"{100 * rate:.0f}" for method, rate in rates.items()}
+            for method, rate in rates.items():
+                bold = "**" if rate == max(rates.values()) else ""
+                trainings = f" (x{len(found[method]['seeds'])})" if len(found[method]["seeds"]) > 1 else ""
+                said[method] = f"{bold}{said[method]}{bold}{trainings}"
+            table.append((*key, *(said.get(method, "") for method in METHODS)))
+    return table
+
+
 def write_markdown(summary: list[dict[str, Any]], out: Path) -> None:
-    """Put the table between the README's marks for this folder, where it has them."""
-    readme, begin, end = HERE / "README.md", f"<!-- {out.name} -->\n", f"<!-- end of {out.name} -->"
+    """Put the tables between the README's marks for this folder, where it has them."""
+    put_table(f"{out.name} at a glance", at_a_glance(summary))
+    put_table(out.name, [HEAD, *map(in_words, summary)])
+
+
+def put_table(mark: str, rows: Sequence[tuple[str, ...]]) -> None:
+    """Put a table, whose first row is its head, between the README's marks of this name, where it has them."""
+    readme, begin, end = HERE / "README.md", f"<!-- {mark} -->\n", f"<!-- end of {mark} -->"
     text = readme.read_text()
     if begin not in text:
         return
-    rows = [HEAD, ("---",) * len(HEAD), *map(in_words, summary)]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    table = "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], ("---",) * len(rows[0]), *rows[1:]))
     before, _, rest = text.partition(begin)
     readme.write_text(f"{before}{begin}{table}\n{end}{rest.partition(end)[2]}")
 

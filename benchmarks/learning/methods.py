@@ -155,6 +155,7 @@ ABLATIONS: dict[str, dict[str, object]] = {
     "lam:time_too": {"time_weight": 0.5},
     "lam:all_hindsight": {"destination_weight": 1.0, "contact_weight": 0.5, "time_weight": 0.5},
     "lam:no_shift": {"shift": 0},
+    "lam:more_light": {"light": 0.3, "colour": 25.0},
     "lam:reflex_learned_again": {"keep_reflex": False},
     "lam:one_view": {"views": 1},
     "lam:then_together": {"together_steps": 300},
