@@ -257,10 +257,9 @@ def in_words(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def at_a_glance(summary: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """A row for each task, number of demonstrations, machine and budget that two methods have, a column for each method.
+    """A row for each task, number of demonstrations, machine and budget that two methods have, a column for each.
 
-    Shares of episodes that succeeded, in percent; the highest in bold, with how many trainings it is from where it is
-    not one.
+    Percent of episodes that succeeded, the highest in bold; with how many trainings that is from, where it is not one.
     """
     rows: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
     for row in summary:

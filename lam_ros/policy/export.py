@@ -6,6 +6,7 @@ The file is a .safetensors too, the graphs as bytes and in its metadata the cont
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import tempfile
@@ -29,6 +30,9 @@ INT8_TOLERANCE = 0.5  # likewise, what 8 bits may: for reach, 250 demonstrations
 # policy's targets were then five times as far off as with 7 bits. The file may go to any processor.
 SEVEN_BITS = True
 CALIBRATION_IMAGES = 200
+# All of a convolutional network, so that its maps stay in 8 bits from layer to layer. Not the softmax over positions:
+# it costs nothing, and is where the accuracy is.
+INTEGER_OPERATORS = ["Conv", "Relu", "Add", "MaxPool"]
 
 
 class _Perceive(nn.Module):
@@ -61,7 +65,8 @@ def export_graphs(network: PolicyNetwork) -> dict[str, bytes]:
     Raises:
         CheckpointError: the exporter is not installed, or cannot express this network.
     """
-    network = network.eval().cpu()
+    network = copy.deepcopy(network).eval().cpu()
+    network.perception.fold()
     width, height = network.config.image_size
     image = torch.zeros((height, width, 3), dtype=torch.uint8)
     features = torch.zeros(len(network.contract.cameras) * network.perception.features)
@@ -136,8 +141,7 @@ def quantise(graphs: Mapping[str, bytes], images: Sequence[np.ndarray]) -> dict[
                     activation_type=QuantType.QUInt8,
                     weight_type=QuantType.QInt8,
                     reduce_range=SEVEN_BITS,
-                    # A softmax over positions is where the accuracy is; it costs nothing.
-                    op_types_to_quantize=["Conv"],
+                    op_types_to_quantize=INTEGER_OPERATORS,
                 ),
             )
         convert(

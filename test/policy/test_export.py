@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -29,7 +31,7 @@ from lam_ros.policy.checkpoint import (
 )
 from lam_ros.policy.configuration import PolicyConfig
 from lam_ros.policy.export import export_graphs, parity, quantise
-from lam_ros.policy.onnx_runtime import PROVIDERS, OnnxRuntime
+from lam_ros.policy.onnx_runtime import PROVIDERS, OnnxRuntime, perception_graph
 from lam_ros.policy.runtime import PolicyNetwork, TorchRuntime
 
 SMALL = {"image_size": (24, 24), "hidden_size": 16, "chunk": 3, "bins": 7}
@@ -106,6 +108,29 @@ def test_eight_bits_are_close_and_smaller(exported: dict[str, Any], file: Path, 
     runtime = OnnxRuntime(quantised, network.contract, network.config)
     same = parity(runtime, TorchRuntime(network), EPISODES, network.normaliser.target_scale.numpy())
     assert 0.0 < same.largest < 0.25
+
+
+def test_resnet18_stays_in_8_bits_from_pixels_to_its_last_map(make_network: Any, tmp_path: Path) -> None:
+    network = make_network(PolicyConfig(**{**SMALL, "encoder": "resnet18", "image_size": (64, 64)}))
+    seen = RNG.integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    graph = quantise(export_graphs(network), [seen, seen])[perception_graph(0)]
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "run.onnx")  # what ONNX Runtime makes of it
+    onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    does = Counter(node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node)
+    assert does["QLinearConv"] == 1 + 8 * 2 + 3 + 1  # the first, the blocks, their shortcuts, the key points
+    assert does["QLinearAdd"] == 8
+    assert not {"Conv", "Relu", "Add", "Sub", "Div", "BatchNormalization"} & set(does)
+
+
+def test_export_leaves_the_network_as_it_is(make_network: Any) -> None:
+    network = make_network(PolicyConfig(**SMALL))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network.train()
+    export_graphs(network)
+    assert network.training
+    assert list(before) == list(network.state_dict())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
 def test_weights_leave_a_bit_to_processors_that_add_in_16(exported: dict[str, Any], file: Path) -> None:
