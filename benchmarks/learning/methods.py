@@ -377,6 +377,7 @@ class NearestNeighbour(Method):
             for images, state in zip(d.images, d.state, strict=True)
         ]
         self._keys = np.stack(rows)
+        self._lengths = np.square(self._keys).sum(1)
 
     def _key(self, images: np.ndarray, state: np.ndarray) -> np.ndarray:
         small = [_resized(image, (self.side, self.side)).astype(np.float32).ravel() / 255.0 for image in images]
@@ -385,6 +386,6 @@ class NearestNeighbour(Method):
         return np.concatenate([(state - self._mean) / self._std, pixels * np.sqrt(len(state) / len(pixels)) * 8.0])
 
     def act(self, images: np.ndarray, state: np.ndarray) -> np.ndarray:
-        keys = [self._key(*seen) for seen in zip(images, state, strict=True)]
-        nearest = [np.square(self._keys - key).sum(1).argmin() for key in keys]
+        keys = np.stack([self._key(*seen) for seen in zip(images, state, strict=True)])
+        nearest = (self._lengths[:, None] - 2 * self._keys @ keys.T).argmin(0)  # but for the lengths of ``keys``
         return np.clip(state + self._offsets[nearest], *self._limits).astype(np.float32)
