@@ -8,9 +8,11 @@ is reset every 10 ticks in use, a mixture of 5 Gaussians over min-max-normalised
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -74,10 +76,10 @@ class Method(ABC):
 class Lam(Method):
     """This project's policy, with config/train.yaml or changes of it; its steps scaled to the budget.
 
-    How long a step takes is measured first, for a few seconds that do not count; a training that took more than its
-    budget all the same is thrown away, and done anew with fewer steps. After ``forget_after`` ticks its memory starts
-    anew; 0 for never. Steps of pre-training on films count neither as steps nor as time: they need no demonstrations,
-    and are done once.
+    How long a step takes is measured first, for a few seconds that do not count; a training that is going to take more
+    than its budget all the same is thrown away as soon as that is plain, and done anew with fewer steps. After
+    ``forget_after`` ticks its memory starts anew; 0 for never. Steps of pre-training on films count neither as steps
+    nor as time: they need no demonstrations, and are done once.
     """
 
     def __init__(self, forget_after: int = 0, pretraining_steps: int = 0, **changes: object) -> None:
@@ -98,18 +100,22 @@ class Lam(Method):
             if self.wants_films:
                 pretrained = Path(folder) / "perception.safetensors"
                 pretrain(self.films, settings, self._pretraining_steps, pretrained)
-            allowed = budget.cpu_seconds
+            allowed, watch = budget.cpu_seconds, None
             if allowed:
-                settings = fitted_to_budget(settings, dataset, 0.98 * allowed, Path(folder))
+                costs = measured_costs(settings, dataset, Path(folder))
+                settings = costs.fitted(settings, 0.98 * allowed)
             else:
                 settings = settings.scaled(budget.steps / sum(getattr(settings, stage) for stage in STAGES))
-            while True:
-                began = time.process_time()
-                result = train(dataset, settings, Path(folder) / "policy.safetensors", pretrained=pretrained)
-                self.cpu_seconds = time.process_time() - began
-                if not allowed or self.cpu_seconds <= 1.03 * allowed:
+            for attempt in itertools.count():
+                if allowed:
+                    watch = _Clock(costs, settings, allowed)
+                began, out = time.process_time(), Path(folder) / f"policy{attempt}.safetensors"
+                try:
+                    result = train(dataset, settings, out, report=watch or (lambda *_: None), pretrained=pretrained)
                     break
-                settings = settings.scaled(0.98 * allowed / self.cpu_seconds)
+                except _TooSlow as slow:
+                    settings = settings.scaled(0.95 * allowed / slow.cpu_seconds)
+            self.cpu_seconds = time.process_time() - began
             self.steps = sum(getattr(settings, stage) for stage in STAGES)
             self._runtime, _ = load_runtime(result.checkpoint)
         self._limits = limits
@@ -166,8 +172,23 @@ ABLATIONS: dict[str, dict[str, object]] = {
 MEASURED_STEPS = 45
 
 
-def fitted_to_budget(settings: TrainConfig, dataset: Dataset, cpu_seconds: float, folder: Path) -> TrainConfig:
-    """The settings with their steps scaled so that training takes about ``cpu_seconds``; measured on a short run."""
+@dataclasses.dataclass(frozen=True)
+class _Costs:
+    """CPU-seconds of a training: once, and of each step of each stage."""
+
+    once: float
+    each: Mapping[str, float]
+
+    def of_steps(self, settings: TrainConfig) -> float:
+        return sum(getattr(settings, stage) * cost for stage, cost in self.each.items())
+
+    def fitted(self, settings: TrainConfig, allowed: float) -> TrainConfig:
+        """The settings with their steps scaled so that training takes about ``allowed`` CPU-seconds."""
+        return settings.scaled((allowed - self.once) / self.of_steps(settings))
+
+
+def measured_costs(settings: TrainConfig, dataset: Dataset, folder: Path) -> _Costs:
+    """What a training costs here, by a short run."""
     stages = [stage for stage in STAGES if getattr(settings, stage)]
     clock: dict[str, list[float]] = {stage: [] for stage in stages}
 
@@ -180,8 +201,35 @@ def fitted_to_budget(settings: TrainConfig, dataset: Dataset, cpu_seconds: float
     spent = time.process_time() - began
     # The first steps of a stage are dearer.
     each = {name: (ticks[-1] - ticks[MEASURED_STEPS // 3]) / (2 * MEASURED_STEPS // 3) for name, ticks in clock.items()}
-    once = spent - sum(MEASURED_STEPS * cost for cost in each.values())
-    return settings.scaled((cpu_seconds - once) / sum(getattr(settings, stage) * each[stage] for stage in stages))
+    return _Costs(spent - sum(MEASURED_STEPS * cost for cost in each.values()), each)
+
+
+class _TooSlow(Exception):
+    """A training is going to take so many CPU-seconds, more than it may."""
+
+    def __init__(self, cpu_seconds: float) -> None:
+        super().__init__(cpu_seconds)
+        self.cpu_seconds = cpu_seconds
+
+
+class _Clock:
+    """Watches a training, and ends it once it is plain that it will take more than ``allowed`` CPU-seconds."""
+
+    surely, margin = 0.1, 1.03  # the share of a training after which it is plain; how much more is let pass
+
+    def __init__(self, costs: _Costs, settings: TrainConfig, allowed: float) -> None:
+        self._once = costs.once
+        self._stages = {stage: getattr(settings, stage) * cost for stage, cost in costs.each.items()}
+        self._allowed, self._began = allowed, time.process_time()
+
+    def __call__(self, stage: str, step: int, steps: int, loss: float) -> None:
+        now = f"{stage}_steps"
+        earlier = itertools.takewhile(lambda name: name != now, self._stages)
+        done = self._once + sum(self._stages[name] for name in earlier) + self._stages[now] * step / steps
+        share = done / (self._once + sum(self._stages.values()))
+        expected = (time.process_time() - self._began) / share
+        if share > self.surely and expected > self.margin * self._allowed:
+            raise _TooSlow(expected)
 
 
 def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
