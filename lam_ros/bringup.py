@@ -208,6 +208,8 @@ def plan(what: BringUp, options: Options) -> list[Process]:
     """
     load_robot(options.robot)  # fail here, in one sentence, rather than in each node
     simulated = options.simulated or what == "simulate"
+    if options.simulator != "embedded" and not simulated:
+        raise BringUpError(f"the simulator {options.simulator} is the robot only with --simulated; give that too.")
     if simulated and not options.task:
         options = replace(options, task=DEFAULT_TASK)
     common: dict[str, Any] = {"robot": options.robot, "use_sim_time": simulated}
@@ -471,7 +473,9 @@ class Supervisor:
             text = line.rstrip()
             if text:
                 self._last_lines[name] = text
-                self._log(name, text)
+                # A full disk or a quota must not end this: a node whose lines nobody reads stands still, also the gate.
+                with contextlib.suppress(OSError, ValueError):
+                    self._log(name, text)
 
     def pid(self, name: str) -> int:
         return self._running[name][1].pid

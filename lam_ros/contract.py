@@ -129,6 +129,10 @@ class Contract:
             self.validate_image(camera, observation.images[camera])
         self.validate_state(observation.state)
 
+    def is_foreign(self, names: Sequence[str]) -> bool:
+        """Whether a message names joints, and none of the robot's: a gripper's or a base's on the same topic."""
+        return bool(names) and not set(names) & set(self.joints)
+
     def in_order(self, names: Sequence[str], values: Sequence[float], source: str) -> np.ndarray:
         """Put named joint values into the robot's order; joints it does not name are ignored.
 

@@ -181,7 +181,10 @@ def rgb_from_compressed(message: Any) -> np.ndarray:
         ImageError: the data is no image.
     """
     data = np.frombuffer(message.data, dtype=np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error:  # a header that promises more pixels than OpenCV takes
+        image = None
     if image is None:
         raise ImageError(
             f"a compressed image of format {message.format!r} and {data.size} bytes cannot be decoded; "

@@ -257,7 +257,7 @@ def test_wrong_policy_settings_are_named(entries: dict[str, Any]) -> None:
     [
         # The limits of the arms themselves: of the SO-101's calibration, of ur_description's ur5e/joint_limits.yaml.
         ("so101", 6, 2.8413, 6.0, "joint_trajectory"),
-        ("ur5e", 6, 2 * np.pi, np.pi, "multi_array"),
+        ("ur5e", 6, 2 * np.pi, np.pi, "joint_trajectory"),
     ],
 )
 def test_worked_examples_load_and_stay_within_their_arms_limits(

@@ -65,6 +65,11 @@ def friendly_errors() -> Iterator[None]:
     except LamError as error:
         console.print(f"[bold red]error[/] {escape(str(error))}", soft_wrap=True)
         raise SystemExit(1) from None
+    except OSError as error:
+        if error.filename is None:  # not of a file: a fault of ours, whose place must be seen
+            raise
+        console.print(f"[bold red]error[/] {escape(f'{error.filename}: {error.strerror}')}.", soft_wrap=True)
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         console.print("interrupted; run the same command again to go on.")
         raise SystemExit(130) from None

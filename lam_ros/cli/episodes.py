@@ -216,7 +216,8 @@ def trim_command(
             if idle < 2 * margin:
                 continue
             told = f"{episode.manifest.name}: {idle:.1f} s idle, {begins:.1f} s to {ends:.1f} s stay"
-            console.print(told if dry_run else f"{told}: {trim(episode, Span(begins, ends)).manifest.name}")
+            span = Span(begins + one.begins_s, ends + one.begins_s)
+            console.print(told if dry_run else f"{told}: {trim(episode, span).manifest.name}")
 
 
 @episodes_app.command("split")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import time
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from lam_ros.cli.console import DEFAULT_ROBOT, Robot, TrainingBars, console, fri
 from lam_ros.config import RobotConfig, load_robot
 from lam_ros.demonstrations.alignment import load_dataset
 from lam_ros.demonstrations.dataset import mixed
-from lam_ros.demonstrations.episode import Episode, sealed_folders
+from lam_ros.demonstrations.episode import Episode, open_episode, sealed_folders
 from lam_ros.errors import BringUpError, TrainingError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def improve(
         while not rounds or done < rounds:
             there = _wait_for(corrections, used + every)
             done += 1
-            better = out / f"{checkpoint.stem}_{done}.safetensors"
+            better = _next_file(out, checkpoint.stem)
             found = improved(current, data, there, described, settings, better)
             used = len(there)
             console.print(f"round {done}: {found}.")
@@ -124,16 +125,25 @@ def improved(
     return compared(before, after, unseen.demonstrations)
 
 
+def _next_file(folder: Path, stem: str) -> Path:
+    """The first free name: what an earlier call wrote may be the policy that runs."""
+    return next(file for n in itertools.count(1) if not (file := folder / f"{stem}_{n}.safetensors").exists())
+
+
+def _corrected(folder: Path) -> list[Episode]:
+    """The usable episodes in which a human drove."""
+    episodes = map(open_episode, sealed_folders(folder))
+    return [episode for episode in episodes if episode.is_usable and episode.manifest.drivers.get("teleop")]
+
+
 def _wait_for(folder: Path, count: int) -> list[Episode]:
     """The corrected episodes, once there are so many."""
-    from lam_ros.demonstrations.episode import list_episodes
-
     with console.status("") as status:
-        while len(sealed_folders(folder)) < count:
-            there = len(sealed_folders(folder))
-            status.update(escape(f"{folder}: {there} of {count} corrected episodes; perform, take over, keep them"))
+        while len(there := _corrected(folder)) < count:
+            said = f"{folder}: {len(there)} of {count} corrected episodes; perform, take over, keep them"
+            status.update(escape(said))
             time.sleep(LOOK_S)
-    return list_episodes(folder)
+    return there
 
 
 def _swap(file: Path) -> None:

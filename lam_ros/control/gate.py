@@ -318,7 +318,8 @@ class Gate:
             return f"joint states stopped {_seconds(now_ns - self._measured_at)} s ago; check the robot driver."
         teleop_drives = self.takeover or now_ns - self._teleop_at <= self._staleness_ns
         if request.driver is Driver.POLICY and teleop_drives:
-            return "a human is driving."
+            lost = " (lam/takeover; where whoever published it has ended, call lam/resume)" if self.takeover else ""
+            return f"a human is driving{lost}."
         if request.driver is Driver.POLICY and self._human_drove and self._rules.waits_after_teleop:
             return "a human drove and has let go; call lam/resume to let the policy go on."
         return self._astray

@@ -155,6 +155,11 @@ class StateHistory:
         if len(self._stamps) > self._keep:
             del self._stamps[0], self._states[0]
 
+    @property
+    def newest_ns(self) -> int | None:
+        """When the newest was measured."""
+        return self._stamps[-1] if self._stamps else None
+
     def at(self, stamp_ns: int) -> np.ndarray:
         """The state (J,) at a time: as measured then, else between the measurements around it, else the newest before.
 
@@ -214,44 +219,55 @@ def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], com
     frames: list[tuple[int, str, np.ndarray]] = []
     states: list[tuple[int, np.ndarray]] = []
     commands: list[tuple[int, str, np.ndarray]] = []
-    for topic, msgtype, data, _ in episode.messages():
-        name = topic.lstrip("/")
-        if name in cameras:
-            stamp_ns, image = read_frame(msgtype, data)
-            contract.validate_image(cameras[name], image)
-            frames.append((stamp_ns, cameras[name], scale_image(image, image_size)))
-        elif name == robot.joint_states.topic.lstrip("/"):
-            message = decode(msgtype, data)
-            states.append((stamp_ns_of(message), contract.in_order(message.name, message.position, topic)))
-        elif name == command_topic.lstrip("/"):
-            message = decode(msgtype, data)
-            driver, stamp_ns = message.header.frame_id, stamp_ns_of(message)
-            # A policy's command has the stamp of the images that it answers. A human's has its own time: it belongs to
-            # the images that would have reached a policy by then.
-            answers_ns = stamp_ns if driver == "policy" else stamp_ns - latest_ns
-            commands.append((answers_ns, driver, contract.in_order(message.name, message.position, topic)))
+    try:
+        for topic, msgtype, data, _ in episode.messages():
+            name = topic.lstrip("/")
+            if name in cameras:
+                stamp_ns, image = read_frame(msgtype, data)
+                contract.validate_image(cameras[name], image)
+                frames.append((stamp_ns, cameras[name], scale_image(image, image_size)))
+            elif name == robot.joint_states.topic.lstrip("/"):
+                message = decode(msgtype, data)
+                if not contract.is_foreign(message.name):
+                    states.append((stamp_ns_of(message), contract.in_order(message.name, message.position, topic)))
+            elif name == command_topic.lstrip("/"):
+                message = decode(msgtype, data)
+                driver, stamp_ns = message.header.frame_id, stamp_ns_of(message)
+                # A policy's command has the stamp of the images that it answers. A human's has its own time: it belongs
+                # to the images that would have reached a policy by then.
+                answers_ns = stamp_ns if driver == "policy" else stamp_ns - latest_ns
+                commands.append((answers_ns, driver, contract.in_order(message.name, message.position, topic)))
+    except ContractError as error:
+        raise ContractError(f"{episode.folder}: {error}") from None
     for noun, found in (("images", frames), ("joint states", states), ("commands", commands)):
         if not found and (noun != "commands" or command_topic):
-            raise EpisodeError(f"{episode.folder} holds no {noun}; see `lam episodes list` for its topics.")
+            raise EpisodeError(
+                f"{episode.folder} holds no {noun} of this robot; see `lam episodes list` for its topics."
+            )
     history = StateHistory(robot.joint_states, keep=len(states))
     for stamp, state in sorted(states, key=lambda entry: entry[0]):
         history.push(stamp, state)
     driven = [c for c in commands if c[1] != "hold"] or commands
     stamps, drivers, targets = zip(*sorted(driven, key=lambda c: c[0]), strict=True) if driven else ((), (), ())
     in_force = _Commands(stamps, targets, drivers)
-    # Live, a tick before the first joint state is refused.
-    first_ns = min(stamp for stamp, _ in states) - seconds_to_ns(robot.joint_states.latency_s)
-    ticks = [tick for tick in _ticks(robot, frames) if tick.stamp_ns >= first_ns]
-    rows = []
+    ticks = _ticks(robot, frames)
+    rows, refusal = [], ""
     for tick, following in zip(ticks, [*ticks[1:], None], strict=True):
         end = following.stamp_ns if following else tick.stamp_ns + seconds_to_ns(1.0 / robot.policy.rate_hz)
-        state = history.at(tick.stamp_ns)
+        try:
+            state = history.at(tick.stamp_ns)
+        except ContractError as error:  # live, this tick would have been refused and counted just so
+            refusal = f" The last tick's reason: {error}"
+            continue
         action, driver = in_force.answering(tick.stamp_ns, end) if command_topic else (state, "")
         if action is not None:
             images = np.stack([tick.images[camera] for camera in contract.cameras])
             rows.append((images, state, action, tick.stamp_ns, driver != "policy"))
     if not rows:
-        raise EpisodeError(f"{episode.folder} has no tick with every camera and a command; see `lam episodes list`.")
+        raise EpisodeError(
+            f"{episode.folder} has no tick with every camera, a joint state and a command; see `lam episodes list`."
+            + refusal
+        )
     images, state, actions, stamps, human = zip(*rows, strict=True)
     stamps_ns = np.array(stamps, dtype=np.int64)
     return Demonstration(np.stack(images), np.stack(state), np.stack(actions), stamps_ns, np.array(human))
@@ -272,14 +288,14 @@ def _ticks(robot: RobotConfig, frames: list[tuple[int, str, np.ndarray]]) -> lis
 
 
 def usable(episodes: Sequence[Episode], robot: RobotConfig) -> list[Episode]:
-    """The successful and unmarked episodes whose verdict is not FAIL.
+    """The episodes that are to be learned from.
 
     Raises:
         EpisodeError: there are none, or they were recorded with another robot.
     """
     if not episodes:
         raise EpisodeError("there are no episodes; record some with `lam record`, or check the folder.")
-    chosen = [e for e in episodes if e.manifest.outcome != "failure" and e.manifest.verdict.grade != "FAIL"]
+    chosen = [episode for episode in episodes if episode.is_usable]
     if not chosen:
         raise EpisodeError(f"none of {len(episodes)} episodes is usable; see `lam episodes list` for their verdicts.")
     for episode in chosen:

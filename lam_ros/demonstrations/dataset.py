@@ -79,7 +79,7 @@ class Dataset:
         )
 
     def split(self, validation_share: float, seed: int) -> tuple[Dataset, Dataset]:
-        """Training and validation demonstrations, split by episode.
+        """Training and validation demonstrations, split by episode. A human drove in some of both, if there are two.
 
         Raises:
             TrainingError: too few episodes for a split.
@@ -88,7 +88,11 @@ class Dataset:
         if count < 2:
             raise TrainingError(f"there are {count} usable episodes; training needs at least 2. Record more.")
         held_out = min(max(1, round(count * validation_share)), count - 1)
-        order = np.random.default_rng(seed).permutation(count)
+        order = list(np.random.default_rng(seed).permutation(count))
+        # What a policy drove teaches nothing, and judges nothing. The first is held out, the last is not.
+        shown = [i for i in order if self.demonstrations[i].human.any()]
+        first, last = shown[:-1][:1], shown[-1:]
+        order = [*first, *(i for i in order if i not in (*first, *last)), *last]
         return self.pick(sorted(order[held_out:])), self.pick(sorted(order[:held_out]))
 
 

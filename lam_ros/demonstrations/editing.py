@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +102,14 @@ def split(episode: Episode, at_s: Sequence[float]) -> list[Episode]:
     """Cut an episode into several, at some times (s); the whole one is set aside as ``….replaced``."""
     cuts = sorted(at_s)
     spans = [Span(start, end) for start, end in zip([0.0, *cuts], [*cuts, None], strict=True)]
-    parts = [rewrite(episode, episode.folder.parent, f"{episode.manifest.name}, {span}", span) for span in spans]
+    parts: list[Episode] = []
+    try:
+        for span in spans:
+            parts.append(rewrite(episode, episode.folder.parent, f"{episode.manifest.name}, {span}", span))
+    except LamError:
+        for part in parts:  # else training would see them beside the whole
+            shutil.rmtree(part.folder)
+        raise
     set_replaced(episode.folder)
     return parts
 

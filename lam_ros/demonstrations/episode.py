@@ -528,6 +528,11 @@ class Episode:
     def bag(self) -> Path:
         return self.folder / f"{self.manifest.name}_0.mcap"
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is successful or unmarked, and its verdict is not FAIL."""
+        return self.manifest.outcome != "failure" and self.manifest.verdict.grade != "FAIL"
+
     def messages(self) -> Iterator[tuple[str, str, bytes, int]]:
         """See ``read_messages``."""
         return read_messages(self.bag)

@@ -30,6 +30,7 @@ class Signals:
         state_s, state: (N,) s since the first joint state, by header stamps; (N, J) rad or m.
         command_s, command: (M,), (M, J); those that the gate held are left out.
         start_ns: the stamp that is 0 s.
+        begins_s: when the first joint state arrived, in s since the first message of the episode.
     """
 
     state_s: np.ndarray
@@ -37,6 +38,7 @@ class Signals:
     command_s: np.ndarray
     command: np.ndarray
     start_ns: int
+    begins_s: float = 0.0
 
     @property
     def duration_s(self) -> float:
@@ -54,16 +56,20 @@ def read_signals(episode: Episode, robot: RobotConfig, command_topic: str = "lam
     states: list[tuple[int, np.ndarray]] = []
     commands: list[tuple[int, np.ndarray]] = []
     topics = {robot.joint_states.topic.lstrip("/"): states, command_topic.lstrip("/"): commands}
-    for topic, msgtype, data, _ in episode.messages():
+    arrived_ns: list[int] = []  # the first message and, last, the first joint state
+    for topic, msgtype, data, received_ns in episode.messages():
+        if not arrived_ns or not states:
+            arrived_ns = [*arrived_ns[:1], received_ns]
         if topic.lstrip("/") in topics:
             message = decode(msgtype, data)
-            if message.header.frame_id != "hold":
+            if message.header.frame_id != "hold" and not contract.is_foreign(message.name):
                 positions = contract.in_order(message.name, message.position, topic)
                 topics[topic.lstrip("/")].append((stamp_ns_of(message), positions))
     if not states:
         raise EpisodeError(f"{episode.folder} holds no joint states; see `lam episodes show {episode.folder}`.")
     start_ns = min(stamp for stamp, _ in states)
-    return Signals(*_columns(states, start_ns, contract), *_columns(commands, start_ns, contract), start_ns)
+    begins_s = (arrived_ns[-1] - arrived_ns[0]) / NANOSECONDS
+    return Signals(*_columns(states, start_ns, contract), *_columns(commands, start_ns, contract), start_ns, begins_s)
 
 
 def _columns(entries: list[tuple[int, np.ndarray]], start_ns: int, contract: Contract) -> tuple[np.ndarray, np.ndarray]:

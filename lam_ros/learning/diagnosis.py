@@ -31,9 +31,14 @@ class Finding:
 
 
 def predictions(runtime: Runtime, demonstration: Demonstration, images: np.ndarray) -> np.ndarray:
-    """The first target of each tick's chunk, (T, J), for a demonstration's states and images (T, C, h, w, 3)."""
+    """The first target of each tick's chunk, (T, J), for a demonstration's states and images (T, C, h, w, 3).
+
+    Its memory begins anew where a human takes over, as the action node's does.
+    """
     hidden, targets = None, []
-    for pictures, state in zip(images, demonstration.state, strict=True):
+    takes_over = np.diff(demonstration.human.astype(int), prepend=1) > 0
+    for pictures, state, is_taken in zip(images, demonstration.state, takes_over, strict=True):
+        hidden = None if is_taken else hidden
         features = np.concatenate([runtime.perceive(i, picture) for i, picture in enumerate(pictures)])
         chunk, hidden = runtime.step(features, np.asarray(state), hidden)
         targets.append(chunk[0])

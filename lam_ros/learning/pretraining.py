@@ -133,6 +133,7 @@ def pretrain(
     pairs = Pairs([len(d) for d in dataset.demonstrations], config.perception_batch // 2, steps, config.seed)
     trainer = lightning.Trainer(
         max_epochs=1,
+        devices=1,  # each of several processes would do the same
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
         gradient_clip_val=config.clip_norm,
         logger=False,

@@ -21,7 +21,7 @@ from lam_ros.learning.losses import distance, masked_mean
 from lam_ros.policy.action import Hidden
 from lam_ros.policy.runtime import PolicyNetwork
 
-STEPS_PER_EPOCH = 50
+STEPS_PER_EPOCH = 50  # of optimisation; an epoch of windows may be longer
 WARM_UP_STEPS = 50
 LAST_RATE = 0.01  # of the peak, at the end of the cosine
 # Mean way to the next target, in the joints' spreads of it: ticks that hardly move hardly tell recipes apart.
@@ -38,6 +38,7 @@ class Stage(lightning.LightningModule):
         self.normaliser = network.normaliser
         self._steps, self._rate = steps, rate
         self._validation = validation
+        self.steps_per_epoch = STEPS_PER_EPOCH
 
     def _schedule(self, step: int) -> float:
         warm_up = min(1.0, (step + 1) / WARM_UP_STEPS)
@@ -55,7 +56,7 @@ class Stage(lightning.LightningModule):
 
     def randomness(self, batch_index: int) -> torch.Generator:
         """Depends on the seed and the step alone, so that a resumed run draws the same, and so does every process."""
-        step = self.current_epoch * STEPS_PER_EPOCH + batch_index
+        step = self.current_epoch * self.steps_per_epoch + batch_index
         return torch.Generator().manual_seed(self.settings.seed * 1_000_003 + step)
 
     def mine(self, values: Tensor) -> Tensor:

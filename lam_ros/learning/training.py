@@ -34,6 +34,7 @@ from lam_ros.policy.runtime import PolicyNetwork
 
 IDLE = 1e-3  # rad or m a tick: slower is standing still
 IDLE_SHARE = 0.3  # of all ticks: more is said
+EPISODES_PER_EPOCH = 4  # of the longest, where windows cut it
 GAP = 3.0  # validation loss over training loss: more is said
 Batches = Shuffled | Windows
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def _fit(
     report: Report,
 ) -> dict[str, float]:
     """Train one stage to its end, from where an earlier run stopped, and return its last figures."""
-    settings = stage.settings
+    settings, stage.steps_per_epoch = stage.settings, len(batches)
     finished = folder / name / "finished.pt"
     if finished.is_file():  # Lightning's own state would go on past an early end, and with the last weights
         kept = torch.load(finished, weights_only=True)  # tensors and plain values alone
@@ -225,6 +226,21 @@ def untrained_path(checkpoint: Path) -> Path:
     return checkpoint.with_name(f"{checkpoint.stem}.untrained{checkpoint.suffix}")
 
 
+def check_files(checkpoint: Path, start: Path | None, pretrained: Path | None) -> None:
+    """What can be said of a training's files before any data is read.
+
+    Raises:
+        TrainingError: they do not go together.
+    """
+    if checkpoint.suffix != ".safetensors":
+        raise TrainingError(f"the checkpoint to write is {checkpoint}; give it a name that ends in .safetensors.")
+    if start and pretrained:
+        raise TrainingError(f"{start} has a perception already; give it, or the pre-trained {pretrained}, not both.")
+    for file in (start, pretrained):
+        if file and not file.is_file():
+            raise TrainingError(f"{file} is not there; give a file that `lam train` or `lam pretrain` wrote.")
+
+
 def _check(dataset: Dataset) -> None:
     if len(dataset.demonstrations) < 2:
         raise TrainingError(
@@ -287,6 +303,7 @@ def train(
         CheckpointError: the file cannot be written, or the one to start from does not fit.
     """
     prepared_logging()
+    check_files(checkpoint, start, pretrained)
     _check(dataset)
     rank, world = processes()
     is_first = rank == 0
@@ -351,8 +368,12 @@ def train(
         InOrder(validation.taught, config.perception_batch),
     )
 
+    # Each epoch begins with fresh episodes: it must be long enough for several, or their last ticks are seldom learned.
+    at_once = config.window or max(training.lengths)
+    epoch = max(STEPS_PER_EPOCH, EPISODES_PER_EPOCH * math.ceil(max(training.lengths) / at_once))
+
     def windows(batch: int) -> Windows:
-        return Windows(training.lengths, training.weights, batch, config.window, STEPS_PER_EPOCH, config.seed)
+        return Windows(training.lengths, training.weights, batch, config.window, epoch, config.seed)
 
     held_out = EpisodesInOrder(validation.lengths, config.action_batch)
     views = torch.stack([_features(network, training, view, config) for view in range(config.views)])
@@ -366,7 +387,7 @@ def train(
         "episodes": float(len(dataset.demonstrations)),
         "ticks": float(len(training.state) + len(validation.state)),
         **seconds,
-        **figures,
+        **{name: value for name, value in figures.items() if math.isfinite(value)},  # a checkpoint takes no others
     }
     if is_first:
         save_checkpoint(checkpoint, network, info(figures))

@@ -19,9 +19,10 @@ from lam_ros.images import pixels
 from lam_ros.nodes.base import ERROR, OK, WARN, stamp_to_ns
 from lam_ros.nodes.joints import joint_message
 from lam_ros.nodes.policy import Loaded, PolicyNode
-from lam_ros.nodes.qos import COMMAND, LATCHED, SENSOR, STREAM
+from lam_ros.nodes.qos import ANY, COMMAND, SENSOR, STREAM
 
 HUMAN_COMMANDS = 200  # two seconds at a gate's rate
+OLDEST_S = 0.5  # of images, beyond their known latency: no command is made of older ones
 GAP_TICKS = 4.5  # a longer pause between two features is the end of one episode and the start of another
 
 
@@ -45,6 +46,8 @@ class ActionNode(PolicyNode):
         self.load_policy()
         self._gap_ns = seconds_to_ns(GAP_TICKS / self.robot.policy.rate_hz)
         self._history = StateHistory(self.robot.joint_states)
+        latency_s = max(camera.latency_s for camera in self.robot.cameras.values())
+        self._oldest_ns = seconds_to_ns(OLDEST_S + latency_s)
         self._last_stamp_ns: int | None = None
         self._takeover = False
         self._human: deque[tuple[int, np.ndarray]] = deque(maxlen=HUMAN_COMMANDS)  # stamps in ns, and commands
@@ -57,7 +60,7 @@ class ActionNode(PolicyNode):
         self._subscriptions_made = [
             self.create_subscription(JointState, self.robot.joint_states.topic, self._on_joint_states, SENSOR),
             self.create_subscription(Image, "lam/features", self._on_features, STREAM),
-            self.create_subscription(Bool, "lam/takeover", self._on_takeover, LATCHED),
+            *(self.create_subscription(Bool, "lam/takeover", self._on_takeover, qos) for qos in ANY),
             self.create_subscription(JointState, "lam/command", self._on_sent, STREAM),
         ]
         self.need_publisher(self.robot.joint_states.topic)
@@ -151,12 +154,13 @@ class ActionNode(PolicyNode):
             return
         stamp_ns = features.stamp_ns
         last = self._last_stamp_ns
-        if last is not None and not 0 < stamp_ns - last <= self._gap_ns:
+        if last is not None and not 0 <= stamp_ns - last <= self._gap_ns:  # two ticks of a clock may share a frame
             self._reset_policy()
         try:
             if checkpoint_digest != self._digest:
                 self._follow(checkpoint_digest)
             state = self._history.at(stamp_ns)
+            self._check_age(stamp_ns)
             action = self._policy.act_on(features, state)
         except LamError as error:
             self.note("policy", ERROR, str(error))
@@ -170,6 +174,16 @@ class ActionNode(PolicyNode):
         self._commands.publish(joint_message(self.contract.joints, action.target, stamp_ns))
         self._published += 1
         self.note("policy", OK, "the policy answers")
+
+    def _check_age(self, stamp_ns: int) -> None:
+        """Raises ContractError where the images are so old that the arm may be elsewhere by now."""
+        newest_ns = self._history.newest_ns
+        assert newest_ns is not None
+        if newest_ns - stamp_ns > self._oldest_ns:
+            raise ContractError(
+                f"the images are {(newest_ns - stamp_ns) / 1e9:.1f} s older than the joint states, more than "
+                f"{self._oldest_ns / 1e9:.1f} s; check the cameras' network and whether the CNN keeps up."
+            )
 
     def _stand_beside(self, action: Action, state: np.ndarray) -> None:
         """Tell what would be commanded; the tick before can now be compared with what the human did in it."""

@@ -51,6 +51,7 @@ class _Basics(Node):
         self.failure: str | None = None
         self.defaults: dict[str, Any] = {}  # of every parameter declared
         self._status: dict[str, tuple[bytes, str]] = {}
+        self._is_measured = False
         self._figures: dict[str, Callable[[], object]] = {}
         self._needs: list[tuple[str, str, Callable[[], int]]] = []
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -118,12 +119,18 @@ class _Basics(Node):
                 self.get_logger().info(f"{subject}: {message}")
 
     def joint_positions(self, message: Any) -> np.ndarray | None:
-        """float32 (J,) of a JointState in the robot's order; None, told on /diagnostics, where it cannot be trusted."""
+        """float32 (J,) of a JointState in the robot's order; None, told on /diagnostics, where it cannot be trusted.
+
+        Also None for another's message on the same topic, a gripper's or a base's, once the robot's own have come.
+        """
+        if self._is_measured and self.contract.is_foreign(message.name):
+            return None
         try:
             positions = self.contract.in_order(message.name, message.position, "joint_states")
         except ContractError as error:
             self.note("joint states", ERROR, str(error))
             return None
+        self._is_measured = True
         self.note("joint states", OK, "every joint is measured")
         return positions
 
@@ -367,9 +374,9 @@ def run(
         connect(*nodes)
         # Not spin(): with rclpy 9.1's events executor it starves timers made later, and does not end with the context.
         # Not spin_once(): it costs 0.3 ms an event.
-        never = Future(executor=executor)
         while rclpy.ok() and not told_to_stop:
-            executor.spin_until_future_complete(never, timeout_sec=0.1)
+            # A future of its own each time: executors hang a callback on it and leave it there, for hours.
+            executor.spin_until_future_complete(Future(executor=executor), timeout_sec=0.1)
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
     except (NodeFailedError, LamError) as error:

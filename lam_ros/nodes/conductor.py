@@ -26,7 +26,7 @@ from lam_ros.errors import BringUpError
 from lam_ros.images import rgb_from_image
 from lam_ros.learning.evaluation import EpisodeResult
 from lam_ros.nodes.base import make_executor
-from lam_ros.nodes.qos import LATCHED, STREAM
+from lam_ros.nodes.qos import ANY, LATCHED, STREAM
 
 READY_S = 60.0  # a cold start imports torch, on a busy machine
 ANSWER_S = 600.0  # a long take is read back before it is sealed
@@ -63,7 +63,8 @@ class Conductor:
         self._node.create_subscription(String, "recorder/event", lambda event: self.events.append(event.data), LATCHED)
         self.is_taken_over = False
         self.was_taken_over = False  # whether a human has driven since somebody set it to False
-        self._node.create_subscription(Bool, "lam/takeover", self._on_takeover, LATCHED)
+        for qos in ANY:
+            self._node.create_subscription(Bool, "lam/takeover", self._on_takeover, qos)
         self._clients: dict[str, Any] = {}
         self._film: list[tuple[str, np.ndarray]] | None = None
 

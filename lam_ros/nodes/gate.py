@@ -16,7 +16,7 @@ from lam_ros.errors import ContractError
 from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, stamp_to_ns
 from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES, joint_message, robot_command
 from lam_ros.nodes.middleware import was_restarted
-from lam_ros.nodes.qos import COMMAND, LATCHED, SENSOR, STREAM
+from lam_ros.nodes.qos import ANY, COMMAND, SENSOR, STREAM
 
 BRAKING_S = 2.0  # at most, for an arm to come to rest before the gate ends
 
@@ -51,10 +51,10 @@ class GateNode(LamNode):
                 JointState, "lam/policy_command", partial(self._on_request, Driver.POLICY), COMMAND
             ),
             self.create_subscription(JointState, "teleop/command", partial(self._on_request, Driver.TELEOP), COMMAND),
-            self.create_subscription(Bool, "lam/takeover", self._on_takeover, LATCHED),
-            # Anyone may press it, with whatever QoS: latched from before this node was there, reliable so that a lost
-            # packet comes again, best effort.
-            *(self.create_subscription(Bool, "lam/estop", self._on_estop, qos) for qos in (LATCHED, STREAM, SENSOR)),
+            # Anyone may take over and press it, with whatever QoS: latched from before this node was there, reliable so
+            # that a lost packet comes again, best effort.
+            *(self.create_subscription(Bool, "lam/takeover", self._on_takeover, qos) for qos in ANY),
+            *(self.create_subscription(Bool, "lam/estop", self._on_estop, qos) for qos in ANY),
         ]
         self._services_made = [
             self.create_service(Trigger, "lam/estop_now", self._on_estop_now),
@@ -183,6 +183,10 @@ class GateNode(LamNode):
         return response
 
     def _on_resume(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._gate.takeover and self.count_publishers("lam/takeover"):
+            response.message = "a human is driving: lam/takeover is true. Let go first."
+            return response
+        self._gate.takeover = False  # whoever said so has ended
         self._gate.resume()
         response.success, response.message = True, "the policy may go on"
         return response

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
@@ -19,7 +18,7 @@ from lam_ros.images import CompressedView, ImageView
 from lam_ros.nodes.base import ERROR, OK, WARN
 from lam_ros.nodes.images import features_message, image_message, to_rgb, view
 from lam_ros.nodes.policy import Loaded, PolicyNode
-from lam_ros.nodes.qos import SENSOR, STREAM
+from lam_ros.nodes.qos import NEWEST, STREAM
 from lam_ros.policy.explain import draw_attention
 
 UNHEARD = "where `ros2 topic hz` hears nothing either, start that driver again (docs/first-robot.md: Nothing arrives)."
@@ -57,7 +56,7 @@ class PerceptionNode(PolicyNode):
                 Image if camera.transport == "raw" else CompressedImage,
                 camera.subscribed_topic,
                 partial(self._on_frame, name),
-                SENSOR,
+                NEWEST,
                 raw=True,
             )
             for name, camera in self.robot.cameras.items()
@@ -87,8 +86,9 @@ class PerceptionNode(PolicyNode):
         if self._before is None:
             response.message = "no other checkpoint has run before; there is nothing to go back to."
             return response
+        self.forget_what_loads()
         self.adopt(self._before)
-        self.set_parameters([Parameter("checkpoint", value=self._file)])
+        self.tell_file()
         response.success, response.message = True, f"{self._file} runs again."
         return response
 

@@ -18,7 +18,7 @@ from rclpy.parameter import Parameter
 
 from lam_ros.config import RobotConfig
 from lam_ros.contract import Features
-from lam_ros.errors import ConfigError, LamError
+from lam_ros.errors import CheckpointError, ConfigError, LamError
 from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, resolve
 from lam_ros.policy.checkpoint import digest, load_policy, read_info
 from lam_ros.policy.policy import Policy
@@ -72,6 +72,8 @@ class PolicyNode(LamNode):
         self._loading: threading.Thread | None = None
         self._came: Loaded | LamError | None = None  # from the thread that loads
         self._is_loaded = False
+        self._is_telling = False
+        self._is_unwanted = False
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_timer(ADOPT_PERIOD_S, self._adopt_what_came, clock=self._steady)
         self.figure("checkpoint", lambda: self._digest if self._is_loaded else "")
@@ -98,18 +100,32 @@ class PolicyNode(LamNode):
             said += f", which answers the same for {', '.join(loaded.unlearned)} whatever it is shown; `lam inspect` it"
         self.note("checkpoint", WARN if loaded.unlearned else OK, said)
 
+    def tell_file(self) -> None:
+        """Let the parameter say which file runs, without loading what may have been written to it since."""
+        self._is_telling = True
+        try:
+            self.set_parameters([Parameter("checkpoint", value=self._file)])
+        finally:
+            self._is_telling = False
+
+    def forget_what_loads(self) -> None:
+        """What is being loaded is not to be taken up any more."""
+        self._is_unwanted = self._loading is not None
+
     def adopt(self, loaded: Loaded) -> None:
         """A policy has been loaded while the node runs: take it up, now or when its turn comes."""
         raise NotImplementedError
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         for parameter in parameters:
-            if parameter.name != "checkpoint" or not self._is_loaded or parameter.value == self._file:
+            if parameter.name != "checkpoint" or not self._is_loaded or self._is_telling:
                 continue
             if self._loading is not None:
                 return SetParametersResult(successful=False, reason="another checkpoint is being loaded; wait for it.")
             try:
                 read_info(resolve(parameter.value)).contract.check_same(self.contract)
+                if parameter.value == self._file and digest(resolve(parameter.value)) == self._digest:
+                    continue  # else it was trained again, to the same file
             except LamError as error:
                 return SetParametersResult(successful=False, reason=str(error))
             self._loading = threading.Thread(target=self._load_beside, args=(parameter.value,), daemon=True)
@@ -121,12 +137,17 @@ class PolicyNode(LamNode):
             self._came = self._load(file)
         except LamError as error:
             self._came = error
+        except Exception as error:  # a GPU without room for two, say: whatever it is, the one that runs goes on
+            self._came = CheckpointError(f"{file} cannot be loaded: {' '.join(str(error).split())[:300]}.")
 
     def _adopt_what_came(self) -> None:
         came, self._came = self._came, None
         if came is None:
             return
         self._loading = None
+        if self._is_unwanted:
+            self._is_unwanted = False
+            return
         if isinstance(came, LamError):
             self.note("checkpoint", ERROR, f"{came} The one before goes on.")
         else:

@@ -6,6 +6,8 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 
 # Sensors may come from best-effort drivers, and only the newest counts.
 SENSOR = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+# Of frames that each cost the CNN's time: what came meanwhile replaces what waits.
+NEWEST = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 # Our own image and feature streams: reliable, so that a simulator may wait for the answer to each frame.
 STREAM = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE)
 # Commands: reliable and newest first in importance; an old command is worse than none.
@@ -17,3 +19,5 @@ LATCHED = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
+# One subscription with each hears every publisher, some of them twice.
+ANY = (LATCHED, STREAM, SENSOR)

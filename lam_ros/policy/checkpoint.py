@@ -143,11 +143,20 @@ def _read(
 
 
 def digest(path: Path) -> str:
-    """16 hex digits of the file's SHA-256: perception stamps its features with it, and action checks it."""
+    """16 hex digits of the file's SHA-256: perception stamps its features with it, and action checks it.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
     hasher = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            hasher.update(block)
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                hasher.update(block)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}); give a file that `lam train` wrote."
+        ) from None
     return hasher.hexdigest()[:16]
 
 

@@ -365,16 +365,19 @@ def _import_episode(
     joints, state, command = robot.joint_names, absolute_topic(robot.joint_states.topic), "/lam/command"
     try:
         for camera in robot.cameras.values():
-            writer.add_topic(Topic(absolute_topic(camera.topic), IMAGE, source.fps))
+            writer.add_topic(Topic(absolute_topic(camera.subscribed_topic), IMAGE, source.fps))
         writer.add_topic(Topic(state, JOINT_STATE, source.fps))
         writer.add_topic(Topic(command, JOINT_STATE))
         for tick in range(count):
             stamp_ns = NANOSECONDS + seconds_to_ns(tick / source.fps)  # a stamp of 0 would mean none
-            writer.write(state, joint_state(stamp_ns, joints, vectors[STATE][tick]), stamp_ns)
+            # Rows are of one moment: as late as this robot's own would be, so that they are aligned to it again.
+            measured_ns = stamp_ns + seconds_to_ns(robot.joint_states.latency_s)
+            writer.write(state, joint_state(measured_ns, joints, vectors[STATE][tick]), stamp_ns)
             for name, camera in robot.cameras.items():
-                frame = image(stamp_ns, next(films[name]), camera.frame_id)
-                writer.write(absolute_topic(camera.topic), frame, stamp_ns)
-            writer.write(command, joint_state(stamp_ns, joints, vectors[ACTION][tick], "teleop"), stamp_ns)
+                frame = image(stamp_ns + seconds_to_ns(camera.latency_s), next(films[name]), camera.frame_id)
+                writer.write(absolute_topic(camera.subscribed_topic), frame, stamp_ns)
+            answered_ns = stamp_ns + seconds_to_ns(max(camera.latency_s for camera in robot.cameras.values()))
+            writer.write(command, joint_state(answered_ns, joints, vectors[ACTION][tick], "teleop"), stamp_ns)
         sealed = open_episode(writer.seal("unmarked"))
     except LamError:
         writer.discard()
