@@ -111,6 +111,8 @@ def test_what_is_missing_is_said_with_the_cure(tmp_path: Path) -> None:
         plan("deploy", Options("desk_arm"))
     with pytest.raises(BringUpError, match=r"there is no checkpoint .*none\.safetensors; give the file that"):
         plan("deploy", Options("desk_arm", checkpoint=str(tmp_path / "none.safetensors")))
+    with pytest.raises(BringUpError, match="the simulator gazebo is the robot only with --simulated"):
+        plan("deploy", Options("desk_arm", str(Path(__file__)), simulator="gazebo"))
     with pytest.raises(BringUpError, match="record needs a folder for the episodes: give --out DIR"):
         plan("record", Options("desk_arm"))
     with pytest.raises(ConfigError, match="no_robot"):
@@ -189,6 +191,19 @@ def test_a_dead_process_is_named_with_its_last_words() -> None:
         wait_until_dead(supervisor.pid("gate"))
         with pytest.raises(BringUpError, match="gate ended with exit code 3: no limits"):
             supervisor.check()
+
+
+def test_a_log_that_cannot_be_written_does_not_stop_the_reading() -> None:
+    heard: Queue[str] = Queue()
+
+    def log(name: str, line: str) -> None:
+        if line == "first":
+            raise OSError(28, "No space left on device")
+        heard.put(line)
+
+    with Supervisor(log, os.environ) as supervisor:
+        supervisor.start([script("gate", f"print('first', flush=True); print('second', flush=True); {FOREVER}")])
+        assert heard.get(timeout=30) == "second"
 
 
 def test_a_process_has_the_variables_of_its_own_beside_those_of_all() -> None:

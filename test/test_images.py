@@ -154,3 +154,12 @@ def test_no_pixel_is_skipped_in_scaling(size: tuple[int, int]) -> None:
 
 def test_an_image_of_the_right_size_is_not_copied() -> None:
     assert scale_image(RGB, (7, 5)) is RGB
+
+
+def test_a_header_that_promises_more_pixels_than_opencv_takes_is_refused() -> None:
+    _, data = cv2.imencode(".jpg", RGB)
+    raw = bytearray(data.tobytes())
+    at = raw.index(b"\xff\xc0")  # the frame's header: its height and width follow five bytes on
+    raw[at + 5 : at + 9] = b"\xff\xdc\xff\xdc"
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        rgb_from_compressed(SimpleNamespace(format="jpeg", data=bytes(raw)))

@@ -219,6 +219,7 @@ def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], com
     frames: list[tuple[int, str, np.ndarray]] = []
     states: list[tuple[int, np.ndarray]] = []
     commands: list[tuple[int, str, np.ndarray]] = []
+    others: Any = None  # a message of joints that are not this robot's
     try:
         for topic, msgtype, data, _ in episode.messages():
             name = topic.lstrip("/")
@@ -228,7 +229,9 @@ def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], com
                 frames.append((stamp_ns, cameras[name], scale_image(image, image_size)))
             elif name == robot.joint_states.topic.lstrip("/"):
                 message = decode(msgtype, data)
-                if not contract.is_foreign(message.name):
+                if contract.is_foreign(message.name):
+                    others = message
+                else:
                     states.append((stamp_ns_of(message), contract.in_order(message.name, message.position, topic)))
             elif name == command_topic.lstrip("/"):
                 message = decode(msgtype, data)
@@ -237,13 +240,13 @@ def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], com
                 # to the images that would have reached a policy by then.
                 answers_ns = stamp_ns if driver == "policy" else stamp_ns - latest_ns
                 commands.append((answers_ns, driver, contract.in_order(message.name, message.position, topic)))
+        if others and not states:
+            contract.in_order(others.name, others.position, robot.joint_states.topic)  # says what it lacks
     except ContractError as error:
         raise ContractError(f"{episode.folder}: {error}") from None
     for noun, found in (("images", frames), ("joint states", states), ("commands", commands)):
         if not found and (noun != "commands" or command_topic):
-            raise EpisodeError(
-                f"{episode.folder} holds no {noun} of this robot; see `lam episodes list` for its topics."
-            )
+            raise EpisodeError(f"{episode.folder} holds no {noun}; see `lam episodes list` for its topics.")
     history = StateHistory(robot.joint_states, keep=len(states))
     for stamp, state in sorted(states, key=lambda entry: entry[0]):
         history.push(stamp, state)

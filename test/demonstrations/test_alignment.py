@@ -252,6 +252,43 @@ def test_a_tick_older_than_every_joint_state_is_left_out(recording: Any, robot: 
     np.testing.assert_allclose(demonstration.action[:, 0], [100.0, 101.0, 102.0])
 
 
+def test_ticks_in_a_gap_of_the_joint_states_are_left_out_as_live(recording: Any, robot: RobotConfig) -> None:
+    recording.usual(3)
+    for tick in (3, 4, 5, 6):  # 0.2 s in which cameras and commands go on
+        recording.image(FRONT, 1000 + 50 * tick, 0)
+        recording.image(WRIST, 1000 + 50 * tick, 0)
+        recording.command(1005 + 50 * tick, 100.0 + tick)
+    demonstration = align(recording.usual(2, start_ms=1350).sealed(), robot, SIZE, "lam/command")
+    np.testing.assert_allclose(demonstration.action[:, 0], [100.0, 101.0, 102.0, 103.0, 104.0, 100.0, 101.0])
+
+
+def test_an_episode_without_a_young_joint_state_says_why(recording: Any, robot: RobotConfig) -> None:
+    recording.state(0, 0.0)
+    for tick in range(3):
+        recording.image(FRONT, 1000 + 50 * tick, 0)
+        recording.image(WRIST, 1000 + 50 * tick, 0)
+        recording.command(1005 + 50 * tick, 0.0)
+    with pytest.raises(
+        EpisodeError, match=r"has no tick with every camera, a joint state and a command.*check the robot"
+    ):
+        align(recording.sealed(), robot, SIZE, "lam/command")
+
+
+def test_joints_of_others_on_the_same_topic_are_no_states(recording: Any, robot: RobotConfig, messages: Any) -> None:
+    recording.usual(3)
+    messages.joints = ["finger"]
+    recording.writer.write("/joint_states", messages.joint_state(1_020_000_000, [9.0]), 1_021_000_000)
+    demonstration = align(recording.sealed(), robot, SIZE, "lam/command")
+    assert len(demonstration) == 3
+    assert demonstration.state.max() < 9.0
+
+
+def test_an_episode_with_joints_of_others_alone_says_which(recording: Any, robot: RobotConfig, messages: Any) -> None:
+    messages.joints = [f"left_{name}" for name in messages.joints]
+    with pytest.raises(ContractError, match=r"episode_000000: .*lacks waist.*it has left_waist"):
+        align(recording.usual(3).sealed(), robot, SIZE, "lam/command")
+
+
 def test_topics_may_be_written_absolute_in_the_robot_file(recording: Any, robot: RobotConfig) -> None:
     cameras = {name: dataclasses.replace(camera, topic=f"/{camera.topic}") for name, camera in robot.cameras.items()}
     states = dataclasses.replace(robot.joint_states, topic="/joint_states")
@@ -332,6 +369,17 @@ def test_mixed_datasets_keep_their_weights(demonstrate: Any, robot: RobotConfig)
     other = dataclasses.replace(contract, cameras=("front",))
     with pytest.raises(ContractError, match="cameras"):
         mixed([old, dataclasses.replace(new, contract=other)])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_human_drove_in_some_of_both_parts(demonstrate: Any, seed: int) -> None:
+    shown = [
+        dataclasses.replace(one, human=np.full(len(one), number in (2, 7)))
+        for number, one in enumerate(demonstrate(10, ticks=2))
+    ]
+    parts = Dataset(None, "wave", "desk_arm", shown, "x").split(0.1, seed)  # type: ignore[arg-type]
+    assert [len(part.demonstrations) for part in parts] == [9, 1]
+    assert all(any(one.human.any() for one in part.demonstrations) for part in parts)
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -51,6 +51,12 @@ def test_a_split_loses_no_message(episode: Episode) -> None:
         assert found == (3 if topic == TAKEOVER else messages)
 
 
+def test_a_cut_behind_the_end_leaves_the_whole_and_nothing_beside_it(episode: Episode) -> None:
+    with pytest.raises(EpisodeError, match="has no message in the span"):
+        split(episode, [0.2, 50.0])
+    assert [entry.name for entry in episode.folder.parent.iterdir()] == ["episode_000000"]
+
+
 def test_an_empty_span_is_refused_and_leaves_nothing(episode: Episode) -> None:
     with pytest.raises(EpisodeError, match=r"has no message in the span from 50\.00 s to 60\.00 s"):
         trim(episode, Span(50.0, 60.0))

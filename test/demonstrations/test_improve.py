@@ -129,3 +129,17 @@ def test_the_human_decides_and_the_better_one_is_what_is_offered(
     new = tmp_path / "better" / "now_1.safetensors"
     assert given == ([new] if is_taken else [])
     assert f"{new if is_taken else 'now.safetensors'} is the policy now" in ended.output.replace("\n", "")
+
+
+def test_only_usable_episodes_that_a_human_drove_in_make_a_round(tmp_path: Path, record: Any) -> None:
+    folder = tmp_path / "corrected"
+    record(folder).usual(20, taken_over=8).sealed("failure")
+    record(folder).usual(20, taken_over=20).sealed()
+    good = record(folder).usual(20, taken_over=8).sealed()
+    assert [episode.folder for episode in command._corrected(folder)] == [good.folder]
+
+
+def test_what_an_earlier_call_wrote_is_not_written_over(tmp_path: Path) -> None:
+    assert command._next_file(tmp_path, "now").name == "now_1.safetensors"
+    (tmp_path / "now_1.safetensors").touch()
+    assert command._next_file(tmp_path, "now").name == "now_2.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from lam_ros.config import RobotConfig
 from lam_ros.contract import Contract
 from lam_ros.demonstrations.dataset import Demonstration
 from lam_ros.errors import TrainingError
-from lam_ros.learning.diagnosis import diagnose
+from lam_ros.learning.diagnosis import diagnose, predictions
 from lam_ros.policy.configuration import PolicyConfig
 
 QUESTIONS = ("move where", "the same way", "look", "every joint")
@@ -82,3 +83,19 @@ def test_too_few_or_idle_demonstrations_are_refused(robot: RobotConfig) -> None:
     idle = [Demonstration(d.images, d.state, d.state, d.stamps_ns) for d in demonstrations()]
     with pytest.raises(TrainingError, match="no joint is ever moved"):
         diagnose(policy, idle)
+
+
+class Counts(Scripted):
+    """A runtime whose answer is how many ticks its memory goes back."""
+
+    def step(self, features: np.ndarray, state: np.ndarray, hidden: Any) -> tuple[np.ndarray, Any]:
+        ticks = (hidden or 0) + 1
+        return np.full((1, 7), ticks, np.float32), ticks
+
+
+def test_the_memory_begins_anew_where_a_human_takes_over(robot: RobotConfig) -> None:
+    (one, *_) = demonstrations()
+    human = np.arange(len(one)) >= 12
+    answers = predictions(Counts(Contract.of(robot), 0.0), dataclasses.replace(one, human=human), one.images)[:, 0]
+    assert answers.tolist() == [*range(1, 13), *range(1, 9)]
+    assert predictions(Counts(Contract.of(robot), 0.0), one, one.images)[-1, 0] == len(one)

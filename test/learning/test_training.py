@@ -18,6 +18,7 @@ from lam_ros.config import RobotConfig
 from lam_ros.contract import Contract
 from lam_ros.demonstrations.dataset import Dataset
 from lam_ros.errors import TrainingError
+from lam_ros.learning import training
 from lam_ros.learning.batches import Frames, Windows
 from lam_ros.learning.configuration import TrainConfig
 from lam_ros.learning.stages import ActionStage
@@ -368,3 +369,48 @@ def test_each_model_trains_through_all_stages(dataset: Dataset, robot: RobotConf
     figures = train(dataset, config, file).figures
     assert {"perception_loss", "action_loss", "together_loss"} <= figures.keys()
     load_policy(file, robot)
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        (("policy", None, None), r"policy; give it a name that ends in \.safetensors"),
+        (("p.safetensors", "none.safetensors", None), r"none\.safetensors is not there"),
+        (("p.safetensors", "a", "b"), "a has a perception already; give it, or the pre-trained b, not both"),
+    ],
+)
+def test_files_that_do_not_go_together_are_said_before_anything_is_trained(
+    dataset: Dataset, tmp_path: Path, files: tuple[str | None, ...], sentence: str
+) -> None:
+    out, start, pretrained = (Path(name) if name else None for name in files)
+    assert out is not None
+    with pytest.raises(TrainingError, match=sentence):
+        train(dataset, TINY, tmp_path / out, start=start, pretrained=pretrained)
+    assert not list(tmp_path.iterdir())
+
+
+def test_windows_reach_the_ends_of_the_longest_episodes(
+    robot: RobotConfig, demonstrate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+
+    class Watched(Windows):
+        def __iter__(self) -> Iterator[Any]:
+            for window in super().__iter__():
+                drawn.append(int(window.index.max()))
+                yield window
+
+    monkeypatch.setattr(training, "Windows", Watched)
+    long = Dataset(Contract.of(robot), "wave", "desk_arm", demonstrate(2, ticks=70, size=(24, 24)), "synthetic")
+    settings = dataclasses.replace(TINY, window=1, perception_steps=1, action_steps=70, action_batch=1)
+    train(long, settings, tmp_path / "policy.safetensors")
+    assert max(drawn) == 69
+
+
+def test_figures_that_are_not_finite_do_not_spoil_a_checkpoint(dataset: Dataset, tmp_path: Path) -> None:
+    human = [np.arange(8) >= 0, *(np.arange(8) < 0 for _ in range(3))]  # nothing is left to judge by
+    shown = [dataclasses.replace(d, human=h) for d, h in zip(dataset.demonstrations, human, strict=True)]
+    settings = dataclasses.replace(TINY, perception_steps=2, action_steps=2)
+    result = train(dataclasses.replace(dataset, demonstrations=shown), settings, tmp_path / "policy.safetensors")
+    assert "perception_val_loss" not in result.figures
+    assert np.isfinite(read_info(result.checkpoint).figures["perception_loss"])

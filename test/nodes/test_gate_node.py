@@ -193,6 +193,24 @@ def test_a_human_beats_the_policy(graph, arm, robot, gate):
     assert drive(graph, arm, policy, request(robot, [0.2] + [0.0] * 6))[-1].header.frame_id in ("policy", "hold")
 
 
+def test_any_publisher_takes_over_and_where_it_has_ended_resume_lets_go(graph, arm, robot, gate):
+    human = graph.probe.create_publisher(Bool, "lam/takeover", 10)  # volatile, as most publishers are
+    graph.until(lambda: human.get_subscription_count() >= 2)
+    human.publish(Bool(data=True))
+    graph.until(lambda: gate._gate.takeover)
+    answer = graph.ask(Trigger, "lam/resume")
+    assert not answer.success
+    assert "Let go first" in answer.message
+    graph.probe.destroy_publisher(human)
+    graph.until(lambda: not gate.count_publishers("lam/takeover"))
+    policy = graph.talk(JointState, "lam/policy_command")
+    arm.publish_state(STAMP)
+    policy.publish(request(robot, [0.1] * 7))
+    graph.until(graph.said("gate", "where whoever published it has ended, call lam/resume"))
+    assert graph.ask(Trigger, "lam/resume").success
+    assert drive(graph, arm, policy, request(robot, [0.2] + [0.0] * 6))[-1].header.frame_id in ("policy", "hold")
+
+
 def test_parameters_are_described_and_fixed(graph, gate):
     description = gate.describe_parameter("robot")
     assert "Robot YAML" in description.description

@@ -281,3 +281,32 @@ def test_no_command_without_a_trustworthy_state(graph, arm, robot, action, comma
     graph.until(graph.said("action", sentence))
     graph.until(graph.said("action", "joint state"))
     assert commands == []
+
+
+def test_two_ticks_of_a_clock_with_one_stamp_are_one_episode(graph, arm, action, commands):
+    values = np.ones((2, 192), np.float32)
+    feed(graph, arm, action, STAMP, values)
+    resets = action._resets
+    action._probe_features.publish(features_message(values, STAMP, action._digest))
+    graph.until(lambda: len(commands) == 2)
+    assert action._resets == resets
+
+
+def test_images_that_are_long_past_command_nothing(graph, arm, action, commands):
+    for tick in range(13):
+        arm.publish_state(STAMP + tick * TICK)
+    graph.until(lambda: len(action._history._stamps) == 13)
+    action._probe_features.publish(features_message(np.ones((2, 192), np.float32), STAMP, action._digest))
+    graph.until(graph.said("action", "the images are 0.6 s older than the joint states"))
+    assert commands == []
+
+
+def test_anothers_joints_on_the_topic_are_passed_over(graph, arm, action, commands):
+    feed(graph, arm, action, STAMP, np.ones((2, 192), np.float32))
+    graph.until(lambda: commands)
+    gripper = graph.talk(JointState, "joint_states")
+    graph.until(lambda: gripper.get_subscription_count())
+    gripper.publish(JointState(name=["finger"], position=[0.0]))
+    feed(graph, arm, action, STAMP + TICK, np.ones((2, 192), np.float32))
+    graph.until(lambda: len(commands) == 2)
+    assert action._status["joint states"][0] == OK

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+import threading
 
 import pytest
 from rcl_interfaces.srv import SetParameters
@@ -147,3 +148,48 @@ def test_there_is_nothing_to_roll_back_to_at_first(graph, loop):
     answer = graph.ask(Trigger, "lam/rollback")
     assert not answer.success
     assert "nothing to go back to" in answer.message
+
+
+def test_a_file_that_was_trained_again_is_loaded_again_and_rolled_back_from(graph, loop, other, checkpoint):
+    perception, action, tick, _ = loop
+    first = digest(checkpoint)
+    assert tick() > 0.1
+    assert give(graph, perception, checkpoint) == ""
+    assert perception._loading is None, "it runs already"
+    checkpoint.write_bytes(other.read_bytes())
+    for node in (action, perception):
+        assert give(graph, node, checkpoint) == ""
+        graph.until(lambda node=node: node._loading is None)
+    assert perception._digest == digest(other)
+    assert tick() < -0.1
+    assert graph.ask(Trigger, "lam/rollback").success
+    assert perception._loading is None, "what the file holds now is not loaded"
+    assert perception._digest == first
+    assert tick() > 0.1
+
+
+def test_a_load_that_fails_in_any_way_blocks_no_later_one(graph, loop, other, monkeypatch):
+    perception, _, tick, _ = loop
+    with monkeypatch.context() as broken:
+        broken.setattr(perception, "_load", lambda file: (_ for _ in ()).throw(RuntimeError("CUDA out of memory")))
+        assert give(graph, perception, other) == ""
+        graph.until(graph.said("perception", "CUDA out of memory. The one before goes on."))
+    assert tick() > 0.1
+    assert give(graph, perception, other) == ""
+    graph.until(lambda: perception._digest == digest(other))
+
+
+def test_what_is_still_loading_is_not_taken_up_after_a_rollback(graph, loop, other, checkpoint, monkeypatch):
+    perception, _, _, _ = loop
+    for file in (other, checkpoint):
+        assert give(graph, perception, file) == ""
+        graph.until(lambda file=file: perception._digest == digest(file))
+    go, load = threading.Event(), perception._load
+    monkeypatch.setattr(perception, "_load", lambda file: go.wait(30) and load(file))
+    assert give(graph, perception, other) == ""
+    assert graph.ask(Trigger, "lam/rollback").success  # from the second to the first, which is `other`
+    adopted = []
+    monkeypatch.setattr(perception, "adopt", adopted.append)
+    go.set()
+    graph.until(lambda: perception._loading is None)
+    assert adopted == []
