@@ -54,6 +54,25 @@ def test_a_round_trip_keeps_frames_actions_times_and_images(
         assert np.abs(new.images.astype(int) - old.images).mean() < 3.0
 
 
+def test_a_robot_with_latencies_and_compressed_cameras_gets_the_rows_back(
+    exported: Path, robot: RobotConfig, tmp_path: Path
+) -> None:
+    cameras = {
+        name: dataclasses.replace(camera, transport="compressed", latency_s=latency_s)
+        for (name, camera), latency_s in zip(robot.cameras.items(), (0.063, 0.02), strict=True)
+    }
+    states = dataclasses.replace(robot.joint_states, latency_s=0.008)
+    late = dataclasses.replace(robot, cameras=cameras, joint_states=states)
+    prompt, delayed = (
+        [align(episode, one, SIZE, COMMAND) for episode in import_lerobot(exported, tmp_path / name, one)]
+        for name, one in (("prompt", robot), ("late", late))
+    )
+    for expected, found in zip(prompt, delayed, strict=True):
+        np.testing.assert_array_equal(found.state, expected.state)
+        np.testing.assert_array_equal(found.action, expected.action)
+        np.testing.assert_array_equal(found.images, expected.images)
+
+
 def test_the_numbers_are_where_lerobot_looks_for_them(exported: Path, robot: RobotConfig) -> None:
     info = json.loads((exported / "meta/info.json").read_text())
     assert (info["codebase_version"], info["fps"], info["total_frames"], info["total_episodes"]) == ("v3.0", 20, 19, 2)
