@@ -44,6 +44,8 @@ def test_every_command_explains_itself(command: str) -> None:
         (("up", "simulate", "--robot", "ur99"), "there is no robot 'ur99'; lam_ros ships desk_arm"),
         (("episodes", "list", "nowhere"), "nowhere is no folder of episodes"),
         (("train", "--data", "nowhere", "--out", "x.safetensors"), "nowhere is no folder of episodes"),
+        (("train", "--data", "nowhere", "--out", "x"), "give it a name that ends in .safetensors"),
+        (("record", "--simulated", "--task", "reach", "--out", "/proc/nowhere/x"), "/proc/nowhere: No such file"),
         (("evaluate", "--checkpoint", "nothing.safetensors"), "is not a readable checkpoint"),
         (("demo", "--task", "juggle"), "there is no task 'juggle'; the embedded simulator has reach"),
     ],
@@ -76,6 +78,15 @@ def test_any_setting_can_be_changed() -> None:
 def test_a_setting_that_does_not_fit_is_one_sentence(assignment: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         changed(TrainConfig(), [assignment])
+
+
+def test_a_camera_to_unplug_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "read_info", lambda file: None)
+    ended = CliRunner(env={"COLUMNS": "200"}).invoke(
+        learning_app, ["evaluate", "--checkpoint", str(tmp_path / "policy.safetensors"), "--black-camera", "wirst"]
+    )
+    assert ended.exit_code == 1
+    assert "--black-camera is wirst; the robot's are front, wrist, or `all`." in ended.output
 
 
 def test_an_evaluation_that_ends_early_says_what_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

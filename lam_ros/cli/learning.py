@@ -181,12 +181,15 @@ def evaluate(
     """
     from lam_ros.cli import steps
     from lam_ros.learning.evaluation import EpisodeResult, Evaluation, paired_difference
-    from lam_ros.learning.rollouts import Perturbation, Trial
+    from lam_ros.learning.rollouts import ALL, Perturbation, Trial
     from lam_ros.learning.rollouts import evaluate as evaluate_in_core
     from lam_ros.policy.checkpoint import read_info
 
     with friendly_errors():
         read_info(checkpoint)
+        cameras = load_robot(robot).cameras
+        if black_camera not in ("", ALL, *cameras):
+            raise ConfigError(f"--black-camera is {black_camera}; the robot's are {', '.join(cameras)}, or `{ALL}`.")
         perturbation = Perturbation(delay, drop, light, camera_shift, black_camera)
         if not core and (against or cluster or films or perturbation != Perturbation(black_camera=black_camera)):
             raise ConfigError("--against, --cluster, --films and perturbations other than --black-camera need --core.")

@@ -29,7 +29,7 @@ class Policy:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the episode: at its start, at activation, and when a human hands back control."""
+        """Forget the episode: at its start, at activation, and when a human takes over."""
         self._hidden: Any = None
         self._decoder.reset()
 
