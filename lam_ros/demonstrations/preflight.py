@@ -14,10 +14,11 @@ from lam_ros.images import read_frame
 
 @dataclass(frozen=True)
 class Heard:
-    """What has been heard of a topic: its rate of late in Hz, and its newest serialized message."""
+    """What has been heard of a topic: its rate of late in Hz, its newest serialized message, and each publisher's."""
 
     rate_hz: float
     latest: bytes
+    of_each: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def preflight(robot: RobotConfig, heard: Mapping[str, Heard], has_rates: bool = 
     topic = robot.joint_states.topic
     findings += _rate(robot, topic, robot.joint_states.rate_hz, heard.get(topic), has_rates)
     if topic in heard and heard[topic].latest:
-        findings += _joint_states(contract, topic, heard[topic].latest)
+        findings += _joint_states(contract, topic, _of_the_arm(contract, heard[topic]))
     return findings
 
 
@@ -74,6 +75,17 @@ def _image(contract: Contract, name: str, camera: CameraConfig, latest: bytes) -
     except LamError as error:
         yield Finding(True, str(error))
     yield from _stamp(camera.subscribed_topic, latest)
+
+
+def _of_the_arm(contract: Contract, heard: Heard) -> bytes:
+    """The newest joint states of a publisher that speaks of the robot's joints: a gripper or a base may send others."""
+    for one in heard.of_each:
+        try:
+            if not contract.is_foreign(decode("sensor_msgs/msg/JointState", one).name):
+                return one
+        except LamError:  # said of the newest
+            continue
+    return heard.latest
 
 
 def _joint_states(contract: Contract, topic: str, latest: bytes) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import rclpy
 
-from lam_ros.demonstrations.preflight import Heard, preflight
+from lam_ros.demonstrations.preflight import preflight
 from lam_ros.demonstrations.wire import decode, header_stamp_ns
 from lam_ros.doctor import Finding, Level, Scene
 from lam_ros.errors import LamError
@@ -95,7 +95,7 @@ class DoctorNode(PlainNode):
     def _topics(self, is_simulated: bool) -> Iterator[Finding]:
         topics = [*(camera.subscribed_topic for camera in self.robot.cameras.values()), self.robot.joint_states.topic]
         streams = {topic: self._intake.streams.get(self.resolve_topic_name(topic)) for topic in topics}
-        heard = {topic: Heard(stream.rate_hz(), stream.latest) for topic, stream in streams.items() if stream}
+        heard = {topic: stream.heard() for topic, stream in streams.items() if stream}
         refused = self._intake.refused
         unreadable = [topic for topic in topics if self.resolve_topic_name(topic) in refused]
         for sentence in refused.values():

@@ -31,6 +31,7 @@ from rclpy.qos import (
 )
 
 from lam_ros.demonstrations.episode import EpisodeWriter, Topic
+from lam_ros.demonstrations.preflight import Heard
 from lam_ros.demonstrations.wire import definition
 from lam_ros.errors import ConfigError, EpisodeError
 
@@ -69,12 +70,17 @@ class Stream:
     subscription: Any
     publishers: int = 1
     latest: bytes = b""
+    newest: dict[bytes, bytes] = field(default_factory=dict)  # publisher -> its newest message
     latched: dict[bytes, bytes] = field(default_factory=dict)  # publisher -> its message that latecomers must hear too
     arrivals_s: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW_MESSAGES))
     sequences: dict[bytes, int] = field(default_factory=dict)
     lost: int = 0  # by the gaps in the sequence numbers of its publishers, of this take
     lost_events: int = 0  # as the middleware says
     overflow: int = 0  # that the backlog had no room for
+
+    def heard(self) -> Heard:
+        """What preflight asks for."""
+        return Heard(self.rate_hz(), self.latest, tuple(self.newest.values()))
 
     def rate_hz(self) -> float:
         """Messages a second of late; 0 when it is silent."""
@@ -340,9 +346,10 @@ class Intake:
     # Messages, on the intake thread
 
     def _on_message(self, stream: Stream, data: bytes, info: Any) -> None:
-        stream.latest = data
+        publisher = info.get("publisher_gid", {}).get("data", b"")
+        stream.latest = stream.newest[publisher] = data
         if stream.topic.transient_local:
-            stream.latched[info.get("publisher_gid", {}).get("data", b"")] = data
+            stream.latched[publisher] = data
         stream.arrivals_s.append(time.monotonic())
         missed = self._missed(stream, info)
         writer = self._writer

@@ -13,7 +13,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from lam_ros.demonstrations.episode import EpisodeWriter, Outcome, change_manifest, open_episode, set_replaced
-from lam_ros.demonstrations.preflight import Finding, Heard, preflight
+from lam_ros.demonstrations.preflight import Finding, preflight
 from lam_ros.demonstrations.repair import leftovers, recover
 from lam_ros.demonstrations.storage import GIGABYTE, Room, room_for_takes
 from lam_ros.demonstrations.verdict import Verdict, judge
@@ -191,7 +191,7 @@ class RecorderNode(LamNode):
             topic: streams.get(self._absolute(topic))
             for topic in (*(c.subscribed_topic for c in self.robot.cameras.values()), self.robot.joint_states.topic)
         }
-        heard = {topic: Heard(stream.rate_hz(), stream.latest) for topic, stream in resolved.items() if stream}
+        heard = {topic: stream.heard() for topic, stream in resolved.items() if stream}
         findings = preflight(self.robot, heard, has_rates=not self.parameter("use_sim_time"))
         findings += [Finding(True, sentence) for sentence in self._intake.incompatible()]
         failures = [finding.sentence for finding in findings if finding.is_failure]

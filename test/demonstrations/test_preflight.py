@@ -68,6 +68,14 @@ def test_joint_states_that_lack_a_joint(robot: RobotConfig, heard: dict[str, Hea
     assert sentence.startswith("joint_states lacks waist, shoulder")
 
 
+def test_joint_states_of_a_gripper_beside_the_arms(robot: RobotConfig, heard: dict[str, Heard], messages: Any) -> None:
+    arms = heard[STATES].latest
+    messages.joints = ["finger"]
+    grippers = messages.joint_state(time.time_ns(), [0.0])
+    heard[STATES] = Heard(100.0, grippers, (grippers, arms))
+    assert sentences(robot, heard) == []
+
+
 def test_messages_without_stamps(robot: RobotConfig, heard: dict[str, Heard], messages: Any) -> None:
     heard[STATES] = Heard(100.0, messages.joint_state(0, [0.0] * 7))
     assert sentences(robot, heard) == [
