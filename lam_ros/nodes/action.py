@@ -166,7 +166,7 @@ class ActionNode(PolicyNode):
             self.note("policy", ERROR, str(error))
             return
         self._last_stamp_ns = stamp_ns
-        if self._takeover or self.parameter("shadow"):
+        if self._human_drives or self.parameter("shadow"):
             self._stand_beside(action, state)
             return
         if self.hand_over is not None:
@@ -174,6 +174,11 @@ class ActionNode(PolicyNode):
         self._commands.publish(joint_message(self.contract.joints, action.target, stamp_ns))
         self._published += 1
         self.note("policy", OK, "the policy answers")
+
+    @property
+    def _human_drives(self) -> bool:
+        """Whether whoever said so is still there; if not, the gate decides, and says what lets the policy go on."""
+        return self._takeover and self.count_publishers("lam/takeover") > 0
 
     def _check_age(self, stamp_ns: int) -> None:
         """Raises ContractError where the images are so old that the arm may be elsewhere by now."""

@@ -236,6 +236,16 @@ def test_while_a_human_drives_the_memory_is_warmed_and_nothing_commanded(
     np.testing.assert_allclose(commands[0].position, expected.target, atol=1e-5)
 
 
+def test_a_human_whose_teleoperation_has_ended_is_the_gates_concern(graph, arm, action, commands):
+    takeover = graph.probe.create_publisher(Bool, "lam/takeover", LATCHED)
+    takeover.publish(Bool(data=True))
+    graph.until(lambda: action._takeover)
+    graph.probe.destroy_publisher(takeover)
+    graph.until(lambda: not action.count_publishers("lam/takeover"))
+    feed(graph, arm, action, STAMP, np.ones((2, 192), np.float32))
+    graph.until(lambda: commands)
+
+
 def test_in_shadow_the_policy_is_compared_with_the_human_and_moves_nothing(graph, arm, robot, action, commands):
     action.set_parameters([Parameter("shadow", value=True)])
     values, moved = np.ones((2, 192), np.float32), np.full(7, 0.1)
