@@ -66,9 +66,11 @@ def recover(leftover: Path) -> Recovered:
 
 
 def _is_being_written(bag: Path) -> bool:
-    with bag.open("rb") as file:
-        try:
+    try:
+        with bag.open("r+b") as file:  # over NFS, who only reads gets no exclusive lock
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    except BlockingIOError:
+        return True
+    except OSError:  # repairing it says why it cannot be written
+        return False
     return False
