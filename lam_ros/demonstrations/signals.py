@@ -56,10 +56,10 @@ def read_signals(episode: Episode, robot: RobotConfig, command_topic: str = "lam
     states: list[tuple[int, np.ndarray]] = []
     commands: list[tuple[int, np.ndarray]] = []
     topics = {robot.joint_states.topic.lstrip("/"): states, command_topic.lstrip("/"): commands}
-    arrived_ns: list[int] = []  # the first message and, last, the first joint state
+    first_ns = begins_ns = 0  # when the first message arrived, and the first joint state
     for topic, msgtype, data, received_ns in episode.messages():
-        if not arrived_ns or not states:
-            arrived_ns = [*arrived_ns[:1], received_ns]
+        first_ns = first_ns or received_ns
+        begins_ns = begins_ns if states else received_ns
         if topic.lstrip("/") in topics:
             message = decode(msgtype, data)
             if message.header.frame_id != "hold" and not contract.is_foreign(message.name):
@@ -68,7 +68,7 @@ def read_signals(episode: Episode, robot: RobotConfig, command_topic: str = "lam
     if not states:
         raise EpisodeError(f"{episode.folder} holds no joint states; see `lam episodes show {episode.folder}`.")
     start_ns = min(stamp for stamp, _ in states)
-    begins_s = (arrived_ns[-1] - arrived_ns[0]) / NANOSECONDS
+    begins_s = (begins_ns - first_ns) / NANOSECONDS
     return Signals(*_columns(states, start_ns, contract), *_columns(commands, start_ns, contract), start_ns, begins_s)
 
 

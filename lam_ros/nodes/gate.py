@@ -51,8 +51,8 @@ class GateNode(LamNode):
                 JointState, "lam/policy_command", partial(self._on_request, Driver.POLICY), COMMAND
             ),
             self.create_subscription(JointState, "teleop/command", partial(self._on_request, Driver.TELEOP), COMMAND),
-            # Anyone may take over and press it, with whatever QoS: latched from before this node was there, reliable so
-            # that a lost packet comes again, best effort.
+            # Anyone may take over and press the stop, with any QoS: latched from before this node was there, reliable
+            # so that a lost packet comes again, best effort.
             *(self.create_subscription(Bool, "lam/takeover", self._on_takeover, qos) for qos in ANY),
             *(self.create_subscription(Bool, "lam/estop", self._on_estop, qos) for qos in ANY),
         ]
