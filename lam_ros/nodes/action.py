@@ -63,7 +63,7 @@ class ActionNode(PolicyNode):
             *(self.create_subscription(Bool, "lam/takeover", self._on_takeover, qos) for qos in ANY),
             self.create_subscription(JointState, "lam/command", self._on_sent, STREAM),
         ]
-        self.need_publisher(self.robot.joint_states.topic)
+        self.need_joint_states()
         self.need_publisher("lam/features")
         self.need_subscriber(self._commands)
         self.figure("commands published", lambda: self._published)

@@ -145,6 +145,11 @@ class _Basics(Node):
     def need_publisher(self, topic: str) -> None:
         self.need("publishes", self.resolve_topic_name(topic), lambda: self.count_publishers(topic))
 
+    def need_joint_states(self) -> None:
+        """Need the arm's, and show whether they arrive: the graph knows a publisher before its messages reach us."""
+        self.need_publisher(self.robot.joint_states.topic)
+        self.figure("joints measured", lambda: self._is_measured)
+
     def need_subscriber(self, publisher: Any) -> None:
         self.need("takes", publisher.topic_name, publisher.get_subscription_count)
 

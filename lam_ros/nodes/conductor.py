@@ -157,7 +157,7 @@ class Conductor:
         self._until(lambda: self.figures("perception").get("checkpoint") == digest, READY_S, "perception to load it")
 
     def wait_until_ready(self, names: Collection[str]) -> None:
-        """Until these nodes are active and each topic that one of them needs has found its other end.
+        """Until these nodes are active, each topic that they need has found its other end, and joint states arrive.
 
         Messages on a topic that is not matched yet are lost, and the first tick of the first episode with them.
 
@@ -166,25 +166,23 @@ class Conductor:
         """
         sees = bool({"perception", "recorder"} & set(names))
 
-        def is_ready(name: str) -> bool:
-            figures = self._figures.get(name)
-            return (
-                figures is not None
-                and not figures["missing topics"]
-                and figures.get("active") != "False"
-                and not (sees and figures.get("camera subscribers") == "0")
-            )
+        def lacks(name: str) -> str:
+            figures = self.figures(name)
+            if not figures or figures.get("active") == "False":
+                return "not active"
+            if figures["missing topics"]:
+                return figures["missing topics"]
+            if figures.get("joints measured") == "False":
+                return "no joint state has arrived"
+            return "nobody takes the cameras' frames" if sees and figures.get("camera subscribers") == "0" else ""
+
+        def are_ready() -> bool:
+            return self._status is not None and not any(map(lacks, names))
 
         try:
-            self._until(
-                lambda: self._status is not None and all(map(is_ready, names)), READY_S, "the nodes to be ready"
-            )
+            self._until(are_ready, READY_S, "the nodes to be ready")
         except BringUpError as error:
-            waits = [
-                f"{name}: {self._figures.get(name, {}).get('missing topics') or 'not active'}"
-                for name in names
-                if not is_ready(name)
-            ]
+            waits = [f"{name}: {lacks(name)}" for name in names if lacks(name)]
             raise BringUpError(f"{error} {'; '.join(waits)}.") from None
 
     def run_episode(self) -> Outcome:

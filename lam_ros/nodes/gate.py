@@ -63,7 +63,7 @@ class GateNode(LamNode):
         ]
         # On a steady clock, so that it goes on when simulated time does not.
         self._watchdog = self.create_timer(1.0 / self.robot.gate.rate_hz, self._on_tick, clock=self._steady)
-        self.need_publisher(self.robot.joint_states.topic)
+        self.need_joint_states()
         self.need_subscriber(self._to_robot)
         self.figure("driver", lambda: self._gate.driver.value)
         self.figure("commands sent", lambda: self._sent_count)

@@ -150,7 +150,7 @@ class GazeboNode(PlainNode):
                 PoseStamped, pose_topic(body), lambda message, body=body: self._on_pose(body, message), SENSOR
             )
         self.create_service(Trigger, "simulation/reset", self._on_reset)
-        self.need_publisher(self.robot.joint_states.topic)
+        self.need_joint_states()
         self.need_publisher(self.robot.command.topic)
 
     def _make_drives(self) -> dict[str, Drive]:

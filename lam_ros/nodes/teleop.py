@@ -53,7 +53,7 @@ class TeleopNode(PlainNode):
         self._gate_heard_at = 0
         self.create_subscription(JointState, self.robot.joint_states.topic, self._on_joint_states, SENSOR)
         self.create_subscription(JointState, "lam/command", self._on_sent, SENSOR)
-        self.need_publisher(self.robot.joint_states.topic)
+        self.need_joint_states()
         self.open_outputs()
         source = self.parameter("source")
         if source == "expert":
