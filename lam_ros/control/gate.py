@@ -23,6 +23,7 @@ FIRST_STEP_NS = 20_000_000  # after a pause nothing says how long the first step
 BEHIND_NS = 50_000_000  # an arm that a simulator has just put elsewhere is not astray: its clock jumps a moment later
 LONG_AGO = -(2**62)
 SLOWEST = 0.1  # share of full speed that a ramp begins with
+CATCHING_UP = 1.25  # times its velocity limits, at which an arm may take up what is still under way
 GOAL_HALVINGS = 6  # of the way to a goal outside the workspace: it stops within 2 % of it before the edge
 STOPPING_PLACES = 3  # looked at on the way to rest
 EDGE_M = 1e-6  # what arithmetic may make of a pose on the workspace's edge
@@ -53,13 +54,15 @@ class Sent:
         position: of the joints (J,), in rad or m.
         driver: who drives.
         stamp_ns: the stamp it answers, None for a hold.
-        reach_in_s: in which time the arm may go there within its velocity limits.
+        reach_in_s: in which time the arm may go there, from wherever what was sent before has it by now.
+        start: where the motion was before (J,): what was sent last, or after a pause where the arm was measured.
     """
 
     position: np.ndarray
     driver: Driver
     stamp_ns: int | None
     reach_in_s: float
+    start: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,7 @@ class Gate:
         self._motion: Motion | None = None
         self._rest: Rest | None = None
         self._sent_at = LONG_AGO
+        self._owed_ns, self._reach_ns = 0.0, 0
         self._request_at = LONG_AGO
         self._teleop_at = LONG_AGO
         self._ramp_from = LONG_AGO
@@ -252,13 +256,14 @@ class Gate:
             if request.driver is not self.driver:
                 self._ramp_from = now_ns
                 dt_ns = min(dt_ns, FIRST_STEP_NS) if motion.rests else dt_ns
+        start = motion.position
         try:
             motion = self._towards(motion, np.asarray(request.target, dtype=np.float64), dt_ns, now_ns)
         except LimitError as error:
             self._fault(error)
             return None
         self._request_at, self.driver = now_ns, request.driver
-        return self._send(motion, now_ns, request.stamp_ns, dt_ns)
+        return self._send(start, motion, now_ns, request.stamp_ns, dt_ns)
 
     def tick(self, now_ns: int) -> Sent | None:
         """The watchdog: brakes when nobody drives any more. What to send now, None when there is nothing to send."""
@@ -288,7 +293,7 @@ class Gate:
         except LimitError as error:
             self._fault(error)
             return None
-        return self._send(motion, now_ns, None, elapsed)
+        return self._send(self._motion.position, motion, now_ns, None, elapsed)
 
     def _why_hold(self, now_ns: int) -> str:
         state_age, request_age = now_ns - self._measured_at, now_ns - self._request_at
@@ -353,9 +358,17 @@ class Gate:
         self._rest = Rest(moved, place, found.depth_m)  # the last place looked at
         return moved
 
-    def _send(self, motion: Motion, now_ns: int, stamp_ns: int | None, dt_ns: int) -> Sent:
+    def _send(self, start: np.ndarray, motion: Motion, now_ns: int, stamp_ns: int | None, dt_ns: int) -> Sent:
+        """What is sent after ``dt_ns`` of motion, and when it is to be reached.
+
+        The arm trails what it is sent by one step, which takes it as long as the step before took. A short step after a
+        long one, a stop in the middle of one, would else be reached many times faster than the arm may move.
+        """
+        under_way = max(0.0, 1.0 - (now_ns - self._sent_at) / self._reach_ns) if self._reach_ns else 0.0
+        self._owed_ns = self._owed_ns * under_way + dt_ns  # of motion within the limits
+        self._reach_ns = max(dt_ns, round(self._owed_ns / CATCHING_UP))
         self._motion, self._sent_at = motion, now_ns
-        return Sent(motion.position.copy(), self.driver, stamp_ns, dt_ns / NANOSECONDS)
+        return Sent(motion.position.copy(), self.driver, stamp_ns, self._reach_ns / NANOSECONDS, start.copy())
 
     def _fault(self, error: LimitError) -> None:
         """What must not happen happened: nothing is sent from here on, until somebody looks."""

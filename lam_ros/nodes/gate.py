@@ -12,6 +12,7 @@ from std_srvs.srv import Trigger
 
 from lam_ros.contract import Action, seconds_to_ns
 from lam_ros.control.gate import Driver, Gate, Request, Rules, Sent
+from lam_ros.control.setpoints import Setpoints
 from lam_ros.errors import ContractError
 from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, stamp_to_ns
 from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES, joint_message, robot_command
@@ -36,6 +37,8 @@ class GateNode(LamNode):
         is_stopped = was_restarted() if is_new else self._gate.is_stopped
         self._gate = Gate(Rules.of(self.robot, self.robot_file))
         self._gate.is_stopped = is_stopped
+        self._period_s = 1.0 / self.robot.gate.rate_hz
+        self._setpoints = None if self.robot.command.type == "joint_trajectory" else Setpoints(self._period_s)
         if is_new and is_stopped:
             self.note("emergency stop", ERROR, "this node began anew and may have missed one; call lam/reset_estop")
         self._sent_count = 0
@@ -62,7 +65,7 @@ class GateNode(LamNode):
             self.create_service(Trigger, "lam/resume", self._on_resume),
         ]
         # On a steady clock, so that it goes on when simulated time does not.
-        self._watchdog = self.create_timer(1.0 / self.robot.gate.rate_hz, self._on_tick, clock=self._steady)
+        self._watchdog = self.create_timer(self._period_s, self._on_tick, clock=self._steady)
         self.need_joint_states()
         self.need_subscriber(self._to_robot)
         self.figure("driver", lambda: self._gate.driver.value)
@@ -84,16 +87,15 @@ class GateNode(LamNode):
 
     def stop(self) -> None:
         """Bring the arm to rest within its limits, since nobody watches it from here on."""
-        period_s = 1.0 / self.robot.gate.rate_hz
         now_ns = self.now_ns()
-        for _ in range(round(BRAKING_S / period_s)):
+        for _ in range(round(BRAKING_S / self._period_s)):
             sent = self._gate.brake("the gate is not active.", now_ns)
             if sent is not None:
                 self._send(sent)
-            if self._gate.rests:
+            elif not self._go_on() and self._gate.rests:
                 return
-            time.sleep(period_s)
-            now_ns += seconds_to_ns(period_s)  # simulated time stands while this callback runs
+            time.sleep(self._period_s)
+            now_ns += seconds_to_ns(self._period_s)  # simulated time stands while this callback runs
 
     def close(self) -> None:
         if self.is_active:
@@ -148,10 +150,23 @@ class GateNode(LamNode):
             self.note("gate", WARN, f"holding: {self._gate.refusal}")
         if sent is not None:
             self._send(sent)
+        else:
+            self._go_on()
+
+    def _go_on(self) -> bool:
+        """The next setpoint on the way to what was sent, where the controller needs them; whether there was one."""
+        setpoint = self._setpoints.next(self._steady_ns()) if self._setpoints is not None else None
+        if setpoint is not None:
+            self._to_robot.publish(robot_command(self.robot, setpoint, self._period_s))
+        return setpoint is not None
+
+    def _steady_ns(self) -> int:
+        return int(self._steady.now().nanoseconds)
 
     def _send(self, sent: Sent) -> None:
-        reach_in_s = max(sent.reach_in_s, 1.0 / self.robot.gate.rate_hz)
-        self._to_robot.publish(robot_command(self.robot, sent.position, reach_in_s))
+        reach_in_s = max(sent.reach_in_s, self._period_s)
+        position = sent.position if self._setpoints is None else self._setpoints.begin(sent, self._steady_ns())
+        self._to_robot.publish(robot_command(self.robot, position, reach_in_s))
         stamp = sent.stamp_ns if sent.stamp_ns is not None else self.get_clock().now().nanoseconds
         self._sent.publish(joint_message(self.contract.joints, sent.position, stamp, sent.driver.value))
         self._sent_count += 1

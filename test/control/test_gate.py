@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lam_ros.control.gate import Driver, Gate, Request, Rules, Sent, Trespass
+from lam_ros.control.gate import CATCHING_UP, Driver, Gate, Request, Rules, Sent, Trespass
 from lam_ros.control.limits import MotionLimiter, MotionLimits
 from lam_ros.errors import LimitError
 
@@ -410,3 +410,45 @@ def test_whatever_happens_only_who_may_drive_is_obeyed_and_within_limits(
             assert np.all(np.abs(sent.position - last) <= LIMITS.velocity * (now_s - sent_s) + 1e-6)
             assert np.all((sent.position >= LIMITS.lower) & (sent.position <= LIMITS.upper))
             last, sent_s = sent.position, now_s
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.floats(0.002, 0.14), st.booleans(), st.tuples(st.floats(-1.0, 1.0), st.floats(-2.0, 2.0))),
+        min_size=2,
+        max_size=30,
+    )
+)
+def test_however_requests_come_an_arm_that_takes_its_time_keeps_its_speed(
+    steps: list[tuple[float, bool, tuple[float, float]]],
+) -> None:
+    gate = Gate(RULES)
+    now_s, began_s = 0.0, 0.0
+    arm, way = START, None  # as a trajectory controller: evenly from wherever it is, in the time it was given
+    for wait_s, asks, target in steps:
+        now_s += wait_s
+        if way is not None:
+            arm = arm + (way.position - arm) * min(1.0, (now_s - began_s) / way.reach_in_s)
+        gate.measured(arm, ns(now_s))
+        sent = ask(gate, Driver.POLICY, now_s, np.array(target)) if asks else gate.brake("told to.", ns(now_s))
+        if sent is not None:
+            assert np.all(np.abs(sent.position - arm) <= CATCHING_UP * LIMITS.velocity * sent.reach_in_s + 1e-6)
+            way, began_s = sent, now_s
+
+
+def test_requests_at_a_steady_rate_are_reached_as_the_next_comes(gate: Gate) -> None:
+    sent = [ask_measured(gate, now_s) for now_s in np.arange(0.0, 1.0, 0.05)]
+    assert [round(one.reach_in_s, 6) for one in sent[1:]] == [0.05] * 19
+    late = ask_measured(gate, 1.05)
+    assert late.reach_in_s == pytest.approx(0.1)
+    soon = [ask_measured(gate, 1.05 + 0.01 * (i + 1)).reach_in_s for i in range(40)]
+    assert soon[0] == pytest.approx((0.1 * 0.9 + 0.01) / CATCHING_UP), "what is under way is not cut short"
+    assert soon[-1] == pytest.approx(0.01), "and is caught up with"
+
+
+def ask_measured(gate: Gate, now_s: float) -> Sent:
+    gate.measured(START, ns(now_s))
+    sent = ask(gate, Driver.POLICY, now_s)
+    assert sent is not None
+    return sent

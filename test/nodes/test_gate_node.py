@@ -6,13 +6,15 @@ import math
 
 import numpy as np
 import pytest
+import yaml
 from rcl_interfaces.srv import GetParameters
 from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool
+from std_msgs.msg import Bool, Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from lam_ros.config import share_path
 from lam_ros.nodes.base import OK
 from lam_ros.nodes.gate import GateNode
 from lam_ros.nodes.middleware import RESTARTS
@@ -72,6 +74,21 @@ def test_a_jump_is_sent_as_a_ramp_within_limits(graph, arm, robot, gate):
     assert np.all(np.diff(waist) >= 0.0)
     # One step lasts at most the staleness; no joint may go further in it than its speed allows.
     assert np.diff(waist).max() <= robot.velocity_limits[0] * robot.gate.staleness_s + 1e-6
+
+
+def test_a_controller_that_goes_where_it_is_told_at_once_gets_the_way_in_small_steps(graph, arm, robot, tmp_path):
+    described = yaml.safe_load(share_path("config/desk_arm.yaml").read_text())
+    described["command"] = {"topic": "forward_position_controller/commands", "type": "multi_array"}
+    (tmp_path / "arm.yaml").write_text(yaml.safe_dump(described))
+    gate = graph.add(GateNode, robot=str(tmp_path / "arm.yaml"))
+    to_robot = graph.listen(Float64MultiArray, "forward_position_controller/commands")
+    policy = graph.talk(JointState, "lam/policy_command")
+    sent = drive(graph, arm, policy, request(robot, [1.0] + [0.0] * 6), count=1)
+    graph.until(lambda: gate._gate.rests and gate._setpoints._from is None)
+    graph.until(lambda: to_robot[-1].data[0] == sent[-1].position[0])
+    assert len(to_robot) > len(sent)
+    waist = np.array([message.data[0] for message in to_robot])
+    assert np.all(np.diff(waist) >= 0.0)
 
 
 def test_it_brakes_and_holds_when_the_policy_stops(graph, arm, robot, gate):

@@ -1,0 +1,47 @@
+"""Setpoints between two commands."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lam_ros.control.gate import Driver, Sent
+from lam_ros.control.setpoints import Setpoints
+
+MS = 1_000_000
+
+
+def sent(start: float, position: float, reach_in_s: float) -> Sent:
+    return Sent(np.array([position]), Driver.POLICY, 0, reach_in_s, np.array([start]))
+
+
+def ways(setpoints: Setpoints, from_ms: int, to_ms: int) -> list[float]:
+    given = (setpoints.next(now * MS) for now in range(from_ms, to_ms, 10))
+    return [float(one[0]) for one in given if one is not None]
+
+
+def test_a_step_is_spread_evenly_over_its_time() -> None:
+    setpoints = Setpoints(0.01)
+    first = setpoints.begin(sent(1.0, 2.0, 0.05), 0)
+    assert first == pytest.approx([1.2])
+    assert ways(setpoints, 10, 100) == pytest.approx([1.4, 1.6, 1.8, 2.0])
+
+
+def test_a_step_as_short_as_a_period_is_given_at_once() -> None:
+    setpoints = Setpoints(0.01)
+    assert setpoints.begin(sent(1.0, 2.0, 0.004), 0) == pytest.approx([2.0])
+    assert ways(setpoints, 10, 50) == []
+
+
+def test_what_comes_before_the_end_of_a_way_goes_on_from_where_it_is() -> None:
+    setpoints = Setpoints(0.01)
+    setpoints.begin(sent(1.0, 2.0, 0.05), 0)
+    ways(setpoints, 10, 20)
+    assert setpoints.begin(sent(2.0, 2.4, 0.02), 20 * MS) == pytest.approx([1.4 + 0.5])
+    assert ways(setpoints, 30, 60) == pytest.approx([2.4])
+
+
+def test_after_a_pause_it_begins_where_the_arm_was_found() -> None:
+    setpoints = Setpoints(0.01)
+    setpoints.begin(sent(1.0, 2.0, 0.01), 0)
+    assert setpoints.begin(sent(-3.0, -2.0, 0.02), 900 * MS) == pytest.approx([-2.5])
