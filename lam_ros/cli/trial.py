@@ -100,6 +100,7 @@ def _perform(
                     console.print("somebody drives by hand; let go, and the trial begins")
                     while conductor.is_taken_over:
                         conductor.spin()
+                conductor.call("lam/resume")  # the space key says so: a human may have driven since the last trial
                 name, file = list(checkpoints.items())[turns[number]]
                 conductor.swap_checkpoint(str(file.resolve()), name)
                 turn = _one(conductor, keys, number, name, seconds)

@@ -61,7 +61,7 @@ class Conductor:
         self.events: list[str] = []  # what was said on recorder/event
         self._event_publisher = self._node.create_publisher(String, "recorder/event", LATCHED)
         self._node.create_subscription(String, "recorder/event", lambda event: self.events.append(event.data), LATCHED)
-        self.is_taken_over = False
+        self._takeover = False  # as was last said
         self.was_taken_over = False  # whether a human has driven since somebody set it to False
         for qos in ANY:
             self._node.create_subscription(Bool, "lam/takeover", self._on_takeover, qos)
@@ -76,8 +76,13 @@ class Conductor:
             self._figures[status.name.rpartition("/")[2]] = {entry.key: entry.value for entry in status.values}
 
     def _on_takeover(self, message: Bool) -> None:
-        self.is_taken_over = message.data
+        self._takeover = message.data
         self.was_taken_over |= message.data
+
+    @property
+    def is_taken_over(self) -> bool:
+        """Whether a human drives: it was said, and not by somebody who has ended since."""
+        return self._takeover and self._node.count_publishers("lam/takeover") > 0
 
     def tell(self, event: str) -> None:
         """Say something on ``recorder/event``, for lights and sounds."""

@@ -6,9 +6,11 @@ import json
 import sys
 import time
 
+import yaml
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 
+from lam_ros.config import share_path
 from lam_ros.demonstrations.episode import list_episodes
 from lam_ros.nodes.qos import LATCHED
 
@@ -20,22 +22,41 @@ def test_two_policies_are_compared_blind_by_key_time_and_takeover(watcher, turni
     for number, turn in enumerate((0.2, -0.2)):
         policies.append(tmp_path / f"policy_{number}.safetensors")
         turning_policy(turn, 1e-3).rename(policies[-1])
+    described = yaml.safe_load(share_path("config/desk_arm.yaml").read_text())
+    described["gate"]["after_teleop"] = "hold"
+    (tmp_path / "arm.yaml").write_text(yaml.safe_dump(described, sort_keys=False))
     out = tmp_path / "trials"
-    command = [*LAM, *map(str, policies), "--task", "reach", "--out", str(out), "--trials", "2", "--seconds", "8"]
+    command = [
+        *LAM,
+        *map(str, policies),
+        "--robot",
+        str(tmp_path / "arm.yaml"),
+        "--task",
+        "reach",
+        "--out",
+        str(out),
+        "--trials",
+        "2",
+        "--seconds",
+        "8",
+    ]
     terminal = open_terminal([*command, "--simulated"])
 
-    drivers = []
-    watcher.node.create_subscription(JointState, "lam/command", lambda sent: drivers.append(sent.header.frame_id), 50)
+    commands, by_hand = [], watcher.node.create_publisher(JointState, "teleop/command", 1)
+    watcher.node.create_subscription(JointState, "lam/command", commands.append, 50)
+
+    def driven_by(driver):
+        return lambda: any(sent.header.frame_id == driver for sent in commands)
 
     def begin(number, meanwhile=lambda: None):
         terminal.until_shows(f"trial {number} of 4: set the scene", 120.0)
         # What the last trial's policy commanded may still be on its way.
         heard_s = time.monotonic() + 1.0
         watcher.until(lambda: time.monotonic() > heard_s)
-        drivers.clear()
+        commands.clear()
         terminal.type(" ")
         meanwhile()
-        watcher.until(lambda: "policy" in drivers, 60.0)
+        watcher.until(driven_by("policy"), 60.0)
         return lambda ending: terminal.until_shows(f"trial {number}: {ending}", 60.0)
 
     ends = begin(1)
@@ -44,6 +65,12 @@ def test_two_policies_are_compared_blind_by_key_time_and_takeover(watcher, turni
     ends = begin(2)
     takeovers = watcher.node.create_publisher(Bool, "lam/takeover", LATCHED)
     takeovers.publish(Bool(data=True))
+
+    def is_driven_by_hand():
+        by_hand.publish(commands[-1])
+        return driven_by("teleop")()
+
+    watcher.until(is_driven_by_hand, 60.0)
     ends("takeover")
 
     def let_go():

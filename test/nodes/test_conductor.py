@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
+from std_msgs.msg import Bool
 from trajectory_msgs.msg import JointTrajectory
 
 from lam_ros.errors import BringUpError
@@ -34,3 +35,14 @@ def test_nodes_are_ready_once_joint_states_arrive_and_not_when_their_publisher_i
         monkeypatch.setattr(module, "READY_S", 60.0)
         is_measured = True
         conductor.wait_until_ready(["gate"])
+
+
+def test_a_takeover_ends_with_whoever_said_so(graph, domain, monkeypatch):
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+    takeover = graph.probe.create_publisher(Bool, "lam/takeover", LATCHED)
+    takeover.publish(Bool(data=True))
+    with module.conducting(lambda: graph.executor.spin_once(timeout_sec=0.01)) as conductor:
+        conductor._until(lambda: conductor.is_taken_over, 30.0, "the takeover")
+        graph.probe.destroy_publisher(takeover)
+        conductor._until(lambda: not conductor.is_taken_over, 30.0, "its end")
+        assert conductor.was_taken_over

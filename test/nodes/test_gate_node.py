@@ -79,7 +79,7 @@ def test_a_jump_is_sent_as_a_ramp_within_limits(graph, arm, robot, gate):
 def test_a_controller_that_goes_where_it_is_told_at_once_gets_the_way_in_small_steps(graph, arm, robot, tmp_path):
     described = yaml.safe_load(share_path("config/desk_arm.yaml").read_text())
     described["command"] = {"topic": "forward_position_controller/commands", "type": "multi_array"}
-    (tmp_path / "arm.yaml").write_text(yaml.safe_dump(described))
+    (tmp_path / "arm.yaml").write_text(yaml.safe_dump(described, sort_keys=False))
     gate = graph.add(GateNode, robot=str(tmp_path / "arm.yaml"))
     to_robot = graph.listen(Float64MultiArray, "forward_position_controller/commands")
     policy = graph.talk(JointState, "lam/policy_command")
