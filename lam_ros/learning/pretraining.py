@@ -22,6 +22,7 @@ from torch.nn import functional
 from lam_ros.demonstrations.dataset import Dataset
 from lam_ros.errors import TrainingError
 from lam_ros.learning.configuration import TrainConfig
+from lam_ros.learning.precision import faster_precision
 from lam_ros.learning.progress import Progress, Report, prepared_logging
 from lam_ros.policy.checkpoint import save_perception
 from lam_ros.policy.perception import Perception
@@ -127,6 +128,8 @@ def pretrain(
         raise TrainingError(f"there are {ticks} frames; pre-training needs films of several. Record more.")
     lightning.seed_everything(config.seed, verbose=False)
     perception = Perception(config.policy, dataset.contract.cameras)
+    is_measured = config.precision == "auto"
+    precision = faster_precision(perception, config.policy.image_size) if is_measured else config.precision
     images = torch.from_numpy(np.concatenate([d.images for d in dataset.demonstrations]))
     state = torch.from_numpy(np.concatenate([d.state for d in dataset.demonstrations]))
     stage = PretrainingStage(perception, images, state, config, steps)
@@ -134,7 +137,7 @@ def pretrain(
     trainer = lightning.Trainer(
         max_epochs=1,
         devices=1,  # each of several processes would do the same
-        precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
         gradient_clip_val=config.clip_norm,
         logger=False,
         enable_checkpointing=False,

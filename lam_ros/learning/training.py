@@ -27,9 +27,11 @@ from lam_ros.demonstrations.dataset import Dataset, digest_of
 from lam_ros.errors import TrainingError
 from lam_ros.learning.batches import EpisodesInOrder, Frames, InOrder, Shuffled, Windows
 from lam_ros.learning.configuration import TrainConfig
+from lam_ros.learning.precision import faster_precision
 from lam_ros.learning.progress import Progress, Report, prepared_logging
 from lam_ros.learning.stages import STEPS_PER_EPOCH, ActionStage, PerceptionStage, Stage, TogetherStage
 from lam_ros.policy.checkpoint import CheckpointInfo, digest, load_network, load_perception, save_checkpoint
+from lam_ros.policy.perception import Perception
 from lam_ros.policy.runtime import PolicyNetwork
 
 IDLE = 1e-3  # rad or m a tick: slower is standing still
@@ -189,27 +191,7 @@ class _Curve:
             return [row for row in csv.DictReader(lines) if (row.get("step") or "").isdigit()]  # no torn last line
 
 
-def faster_precision(network: PolicyNetwork, batch: int) -> str:
-    """``bf16`` where a training step of the CNN is faster with it on this machine, else ``float32``; measured."""
-    width, height = network.config.image_size
-    # Few frames: a CPU without instructions for bf16 takes nine times as long.
-    images = torch.zeros((min(batch, 16), len(network.contract.cameras), height, width, 3), dtype=torch.uint8)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    trial = PolicyNetwork(network.config, network.contract).to(device)
-    seconds = {}
-    for name, enabled in (("float32", False), ("bf16", True)):
-        best = math.inf
-        for _ in range(3):
-            start = time.perf_counter()
-            with torch.autocast(device, torch.bfloat16, enabled=enabled):
-                loss = trial.perception(images.to(device)).sum()
-            loss.backward()
-            best = min(best, time.perf_counter() - start)
-        seconds[name] = best
-    return min(seconds, key=seconds.__getitem__)
-
-
-def _precision(network: PolicyNetwork, config: TrainConfig, folder: Path) -> str:
+def _precision(perception: Perception, config: TrainConfig, folder: Path) -> str:
     """What ``auto`` means here; measured once, so that a resumed run goes on with the same arithmetic."""
     if config.precision != "auto":
         return config.precision
@@ -217,7 +199,7 @@ def _precision(network: PolicyNetwork, config: TrainConfig, folder: Path) -> str
         return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
     remembered = folder / "precision.txt"
     if not remembered.is_file():
-        remembered.write_text(faster_precision(network, config.perception_batch))
+        remembered.write_text(faster_precision(perception, config.policy.image_size))
     return "bf16" if remembered.read_text() == "bf16" else "float32"
 
 
@@ -348,7 +330,7 @@ def train(
             )
     if is_first:
         save_checkpoint(untrained_path(checkpoint), network, info({}))
-    precision = _precision(network, config, folder)
+    precision = _precision(network.perception, config, folder)
     seconds: dict[str, float] = {}
     figures: dict[str, float] = {}
 

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import lightning
 import numpy as np
 import pytest
 import torch
@@ -15,11 +16,14 @@ from lam_ros.config import RobotConfig
 from lam_ros.contract import Contract
 from lam_ros.demonstrations.dataset import Dataset
 from lam_ros.errors import CheckpointError, TrainingError
+from lam_ros.learning import pretraining, training
 from lam_ros.learning.configuration import TrainConfig
+from lam_ros.learning.precision import faster_precision
 from lam_ros.learning.pretraining import FAR_TICKS, NEAR_TICKS, TEMPERATURE, Pairs, contrastive_loss, pretrain
 from lam_ros.learning.training import train, untrained_path
 from lam_ros.policy.checkpoint import load_policy, read_info
 from lam_ros.policy.configuration import PolicyConfig
+from lam_ros.policy.perception import Perception
 
 TINY = TrainConfig(
     policy=PolicyConfig(image_size=(24, 24), hidden_size=8, chunk=2),
@@ -65,6 +69,35 @@ def test_pairs_stay_in_their_episode() -> None:
             assert apart.max() <= most
             np.testing.assert_array_equal(owner[other], owner[pair.anchor])
         assert len(pair.anchor.unique()) == 10
+
+
+@pytest.mark.parametrize(("faster", "arithmetic"), [("bf16", "bf16-mixed"), ("float32", "32-true")])
+def test_auto_is_the_arithmetic_that_is_faster_here(
+    films: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faster: str, arithmetic: str
+) -> None:
+    used, trainer = [], lightning.Trainer
+
+    def noted(**given: Any) -> Any:
+        used.append(given["precision"])
+        return trainer(**given)
+
+    monkeypatch.setattr(lightning, "Trainer", noted)
+    for module in (training, pretraining):
+        monkeypatch.setattr(module, "faster_precision", lambda perception, image_size: faster)
+    settings = dataclasses.replace(TINY, precision="auto")
+    pretrain(films, settings, 2, tmp_path / "perception.safetensors")
+    train(films, settings, tmp_path / "policy.safetensors")
+    assert used == [arithmetic, arithmetic, "32-true"]
+
+
+def test_measuring_leaves_the_perception_as_it_is() -> None:
+    perception = Perception(TINY.policy, ("front", "wrist"))
+    before = {name: value.clone() for name, value in perception.state_dict().items()}
+    drawn = torch.get_rng_state()
+    assert faster_precision(perception, TINY.policy.image_size) in ("bf16", "float32")
+    torch.testing.assert_close(dict(perception.state_dict()), before)
+    torch.testing.assert_close(torch.get_rng_state(), drawn)
+    assert all(weight.grad is None for weight in perception.parameters())
 
 
 def test_pretraining_learns_and_training_begins_with_it(films: Dataset, tmp_path: Path) -> None:
