@@ -12,6 +12,7 @@ import math
 import os
 import signal
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def _fit(
     precision: str,
     report: Report,
 ) -> dict[str, float]:
-    """Train one stage to its end, from where an earlier run stopped, and return its last figures."""
+    """Train one stage to its end, from where an earlier run stopped, and return the figures of the weights it keeps."""
     settings, stage.steps_per_epoch = stage.settings, len(batches)
     finished = folder / name / "finished.pt"
     if finished.is_file():  # Lightning's own state would go on past an early end, and with the last weights
@@ -144,12 +145,15 @@ def _fit(
             curve.join()
     if trainer.interrupted:
         raise KeyboardInterrupt
-    figures = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
     chosen = last if not epochs.have_begun else None  # all had been trained, and only `finished` was not written
     if best is not None and Path(best.best_model_path).is_file():
         chosen = Path(best.best_model_path)
     if chosen is not None:  # its state_dict is the average, where there is one
-        stage.load_state_dict(torch.load(chosen, weights_only=True)["state_dict"])
+        loaded = torch.load(chosen, weights_only=True)
+        stage.load_state_dict(loaded["state_dict"])
+        if is_first:
+            figures.update(curve.at(loaded["global_step"], figures))
     if is_first:
         partial = finished.with_suffix(".partial")
         torch.save({"state_dict": stage.state_dict(), "figures": figures}, partial)
@@ -182,6 +186,11 @@ class _Curve:
             writer.writerows(rows)
         partial.replace(self._file)
         self._before.unlink()
+
+    def at(self, step: int, names: Iterable[str]) -> dict[str, float]:
+        """What was last noted of these figures by a step."""
+        rows = [row for row in self._rows(self._file) if int(row["step"]) <= step]
+        return {name: float(row[name]) for row in rows for name in names if row.get(name)}
 
     @staticmethod
     def _rows(file: Path) -> list[dict[str, str]]:

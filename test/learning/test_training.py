@@ -345,6 +345,9 @@ def test_a_stage_ends_early_and_keeps_its_best_weights(dataset: Dataset, tmp_pat
         for name in ("perception.encoders.0.colour.weight", "action.inlet.0.weight"):
             if name in kept:
                 assert torch.equal(trained[name], kept[name]), name
+        held_out = [float(row["val_loss"]) for row in curves(result.log_folder)[stage] if "val_loss" in row]
+        assert min(held_out) < held_out[-1]
+        assert result.figures[f"{stage}_val_loss"] == pytest.approx(min(held_out))
 
 
 def test_what_is_learned_by_heart_and_what_stands_still_is_said(
