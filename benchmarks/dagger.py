@@ -23,13 +23,14 @@ from figures import by_name, tell
 from rich.console import Console
 from rich.progress import track
 
-from lam_ros.cli.steps import DISTURBANCE, training_settings
+from lam_ros.cli.steps import training_settings
 from lam_ros.config import load_robot, urdf_path
 from lam_ros.contract import Contract
 from lam_ros.control.kinematics import Kinematics
 from lam_ros.demonstrations.dataset import Dataset, Demonstration, digest_of
 from lam_ros.learning.evaluation import Evaluation, paired_difference, wilson_interval
 from lam_ros.learning.rollouts import Trial, evaluate
+from lam_ros.learning.seeds import DISTURBANCE
 from lam_ros.learning.training import train
 from lam_ros.policy.checkpoint import load_policy
 from lam_ros.policy.policy import Policy

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from lam_ros.bringup import Options
 from lam_ros.cli import steps
 from lam_ros.cli.learning import changed, learning_app
+from lam_ros.cli.main import app
 from lam_ros.errors import BringUpError, ConfigError
 from lam_ros.learning.configuration import TrainConfig
 from lam_ros.learning.evaluation import EpisodeResult
@@ -105,3 +107,15 @@ def test_an_evaluation_that_ends_early_says_what_it_had(tmp_path: Path, monkeypa
     assert "policy.safetensors ended after 2 of 3 episodes" in ended.output
     assert "1 of 2 succeeded; 95 % interval 0.09 to 0.91" in ended.output
     assert "perception ended." in ended.output
+
+
+@pytest.mark.parametrize(("asked", "rad"), [([], 0.02), (["--disturbance", "0.05"], 0.05)])
+def test_the_simulated_arm_errs_as_far_as_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str], rad: float
+) -> None:
+    brought_up: list[Options] = []
+    monkeypatch.setattr(steps, "_conduct", lambda options, *rest: brought_up.append(options))
+    command = ["record", "--simulated", "--episodes", "2", "--out", str(tmp_path / "demos"), *asked]
+    ended = CliRunner(env={"COLUMNS": "200"}).invoke(app, command)
+    assert ended.exit_code == 0, ended.output
+    assert brought_up[0].simulation["disturbance"] == rad

@@ -15,14 +15,13 @@ import numpy as np
 from methods import Method
 from remote_arena import RemoteArena
 
-from lam_ros.cli.steps import DISTURBANCE
 from lam_ros.config import load_robot, urdf_path
 from lam_ros.contract import Contract
 from lam_ros.control.kinematics import Kinematics
 from lam_ros.demonstrations.dataset import Dataset, Demonstration, digest_of
 from lam_ros.learning.evaluation import EpisodeResult
 from lam_ros.learning.rollouts import arm_jerk
-from lam_ros.learning.seeds import UNSEEN_SEED
+from lam_ros.learning.seeds import DISTURBANCE, UNSEEN_SEED
 from lam_ros.simulation.experts import make_expert
 from lam_ros.simulation.simulation import Simulation
 

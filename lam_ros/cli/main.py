@@ -20,6 +20,7 @@ from lam_ros.cli.robot import robot_app
 from lam_ros.cli.secure import secure_app
 from lam_ros.cli.teleop import teleop_app
 from lam_ros.cli.trial import trial_app
+from lam_ros.learning.seeds import DISTURBANCE
 
 app = typer.Typer(
     help="Teach a robot arm by showing it: record, train, perform.",
@@ -129,6 +130,10 @@ def record(
     ] = False,
     simulator: SimulatorName = "embedded",
     seed: Annotated[int, typer.Option(help="Simulated: seed of the first episode; each further one counts up.")] = 0,
+    disturbance: Annotated[
+        float,
+        typer.Option(min=0, max=0.2, help="Simulated, embedded: how far (rad) servos err, for the expert to correct."),
+    ] = DISTURBANCE,
     countdown: Annotated[float, typer.Option(min=0, help="Seconds before each take.")] = 3.0,
     seconds: Annotated[float, typer.Option(min=0, help="Length of a take: hands-free; 0 means until Enter.")] = 0.0,
     reset: Annotated[float, typer.Option(min=0, help="Hands-free: seconds between takes, to reset the scene.")] = 8.0,
@@ -162,8 +167,9 @@ def record(
             bar = display.add_task(f"recording {task}", total=episodes, note="")
             there = len(sealed_folders(out))
             display.update(bar, completed=there)
+            log_file = out / "record.log"
             done = steps.record(
-                robot, task, episodes, out, seed, out / "record.log", lambda result: display.advance(bar), simulator
+                robot, task, episodes, out, seed, log_file, lambda _: display.advance(bar), simulator, disturbance
             )
         console.print(f"{done} episodes recorded; {out} holds {max(episodes, there)}.")
 

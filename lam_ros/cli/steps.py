@@ -27,10 +27,9 @@ from lam_ros.errors import BringUpError, CheckpointError, ConfigError
 from lam_ros.learning.configuration import TrainConfig, load_train_config
 from lam_ros.learning.evaluation import EpisodeResult, Evaluation
 from lam_ros.learning.rollouts import Trial
-from lam_ros.learning.seeds import UNSEEN_SEED
+from lam_ros.learning.seeds import DISTURBANCE, UNSEEN_SEED
 from lam_ros.share import share_path
 
-DISTURBANCE = 0.02  # rad: how much the demonstrators have to correct
 ANSWER_TIMEOUT_S = 10.0  # of wall time: only a loop that is broken, never a busy machine, leaves a tick unanswered
 EXPORT_EPISODES = 10  # that an exported policy is compared and calibrated on
 EpisodeReport = Callable[[EpisodeResult], None]
@@ -83,10 +82,14 @@ def record(
     log_file: Path,
     report: EpisodeReport,
     simulator: Simulator = "embedded",
+    disturbance: float = DISTURBANCE,
 ) -> int:
     """Let the scripted expert demonstrate until the dataset holds ``episodes`` sealed episodes.
 
     Each is recorded by the recorder node. Counting on from what is there makes an interrupted run go on.
+
+    Args:
+        disturbance: of the embedded arm's servos, in rad; see ``Simulation.reset``.
 
     Returns:
         How many were recorded now.
@@ -103,7 +106,7 @@ def record(
         mode="lockstep",
         teleop="expert",
         simulator=simulator,
-        simulation={"seed": seed + there, "disturbance": DISTURBANCE, "answer_timeout_s": ANSWER_TIMEOUT_S},
+        simulation={"seed": seed + there, "disturbance": disturbance, "answer_timeout_s": ANSWER_TIMEOUT_S},
     )
 
     def body(conductor: Any) -> None:
