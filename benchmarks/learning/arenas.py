@@ -78,10 +78,11 @@ def perform(arenas: Sequence[Arena], seeds: Sequence[int], method: Method) -> li
 
 
 class Embedded:
-    """A task of the embedded simulator, without ROS."""
+    """A task of the embedded simulator, without ROS; its demonstrators are disturbed so far (rad)."""
 
-    def __init__(self, task: str, robot: str = "desk_arm") -> None:
+    def __init__(self, task: str, disturbance: float = DISTURBANCE, robot: str = "desk_arm") -> None:
         self._simulation = Simulation.of(robot, task)
+        self._disturbance = disturbance
         self._robot = load_robot(robot)
         kinematics = Kinematics(urdf_path(self._robot, robot), self._robot.joint_names)
         self._expert = make_expert(task, self._robot, kinematics)
@@ -93,7 +94,7 @@ class Embedded:
 
     def demonstrate(self, seed: int) -> Demonstration | None:
         simulation, rows = self._simulation, []
-        simulation.reset(seed, DISTURBANCE)
+        simulation.reset(seed, self._disturbance)
         self._expert.begin(seed)
         while not simulation.is_over:
             state = simulation.state
@@ -128,6 +129,7 @@ class Embedded:
 
 ARENAS: dict[str, Callable[[], Arena]] = {
     "reach": lambda: Embedded("reach"),
+    "reach_corrected": lambda: Embedded("reach", disturbance=0.04),
     "push": lambda: Embedded("push"),
     "pick_place": lambda: Embedded("pick_place"),
     "metaworld_push": lambda: RemoteArena("metaworld:push"),
