@@ -11,10 +11,12 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from lam_ros.config import RobotConfig, load_robot
 from lam_ros.contract import Contract
@@ -22,6 +24,7 @@ from lam_ros.demonstrations.dataset import Demonstration
 from lam_ros.policy.checkpoint import CheckpointInfo, save_checkpoint
 from lam_ros.policy.configuration import PolicyConfig
 from lam_ros.policy.runtime import PolicyNetwork
+from lam_ros.share import share_path
 
 os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo reads it when it is imported, which nothing above does
 # Networks this small gain nothing from threads, and beside anything else threads wait for each other for minutes.
@@ -34,6 +37,36 @@ Demonstrate = Callable[..., list[Demonstration]]
 @pytest.fixture
 def robot() -> RobotConfig:
     return load_robot("desk_arm")
+
+
+@pytest.fixture
+def desk_arm_with(tmp_path: Path) -> Callable[..., str]:
+    """Writes a YAML of the desk arm with other entries in its sections: ``desk_arm_with(gate={"ramp_s": 0.2})``."""
+
+    def write(**sections: dict[str, Any]) -> str:
+        described = yaml.safe_load(share_path("config/desk_arm.yaml").read_text())
+        for name, entries in sections.items():
+            described[name] = described.get(name, {}) | entries
+        file = tmp_path / "arm.yaml"
+        file.write_text(yaml.safe_dump(described, sort_keys=False))
+        return str(file)
+
+    return write
+
+
+@pytest.fixture
+def arithmetics(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The precision of each of Lightning's trainers from here on."""
+    import lightning  # a second that other tests need not wait for
+
+    used, trainer = [], lightning.Trainer
+
+    def noted(**given: Any) -> Any:
+        used.append(given["precision"])
+        return trainer(**given)
+
+    monkeypatch.setattr(lightning, "Trainer", noted)
+    return used
 
 
 @pytest.fixture

@@ -155,17 +155,14 @@ class GateNode(LamNode):
 
     def _go_on(self) -> bool:
         """The next setpoint on the way to what was sent, where the controller needs them; whether there was one."""
-        setpoint = self._setpoints.next(self._steady_ns()) if self._setpoints is not None else None
+        setpoint = self._setpoints.next(time.monotonic_ns()) if self._setpoints is not None else None
         if setpoint is not None:
             self._to_robot.publish(robot_command(self.robot, setpoint, self._period_s))
         return setpoint is not None
 
-    def _steady_ns(self) -> int:
-        return int(self._steady.now().nanoseconds)
-
     def _send(self, sent: Sent) -> None:
         reach_in_s = max(sent.reach_in_s, self._period_s)
-        position = sent.position if self._setpoints is None else self._setpoints.begin(sent, self._steady_ns())
+        position = sent.position if self._setpoints is None else self._setpoints.begin(sent, time.monotonic_ns())
         self._to_robot.publish(robot_command(self.robot, position, reach_in_s))
         stamp = sent.stamp_ns if sent.stamp_ns is not None else self.get_clock().now().nanoseconds
         self._sent.publish(joint_message(self.contract.joints, sent.position, stamp, sent.driver.value))

@@ -6,41 +6,26 @@ import json
 import sys
 import time
 
-import yaml
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 
-from lam_ros.config import share_path
 from lam_ros.demonstrations.episode import list_episodes
 from lam_ros.nodes.qos import LATCHED
 
 LAM = [sys.executable, "-m", "lam_ros.cli.main", "trial"]
 
 
-def test_two_policies_are_compared_blind_by_key_time_and_takeover(watcher, turning_policy, open_terminal, tmp_path):
+def test_two_policies_are_compared_blind_by_key_time_and_takeover(
+    watcher, turning_policy, open_terminal, desk_arm_with, tmp_path
+):
     policies = []
     for number, turn in enumerate((0.2, -0.2)):
         policies.append(tmp_path / f"policy_{number}.safetensors")
         turning_policy(turn, 1e-3).rename(policies[-1])
-    described = yaml.safe_load(share_path("config/desk_arm.yaml").read_text())
-    described["gate"]["after_teleop"] = "hold"
-    (tmp_path / "arm.yaml").write_text(yaml.safe_dump(described, sort_keys=False))
     out = tmp_path / "trials"
-    command = [
-        *LAM,
-        *map(str, policies),
-        "--robot",
-        str(tmp_path / "arm.yaml"),
-        "--task",
-        "reach",
-        "--out",
-        str(out),
-        "--trials",
-        "2",
-        "--seconds",
-        "8",
-    ]
-    terminal = open_terminal([*command, "--simulated"])
+    arm = desk_arm_with(gate={"after_teleop": "hold"})
+    command = [*LAM, *map(str, policies), "--robot", arm, "--task", "reach", "--out", str(out), "--trials", "2"]
+    terminal = open_terminal([*command, "--seconds", "8", "--simulated"])
 
     commands, by_hand = [], watcher.node.create_publisher(JointState, "teleop/command", 1)
     watcher.node.create_subscription(JointState, "lam/command", commands.append, 50)

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-import yaml
 from rcl_interfaces.srv import GetParameters
 from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import JointState
@@ -14,7 +13,6 @@ from std_msgs.msg import Bool, Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from lam_ros.config import share_path
 from lam_ros.nodes.base import OK
 from lam_ros.nodes.gate import GateNode
 from lam_ros.nodes.middleware import RESTARTS
@@ -76,11 +74,9 @@ def test_a_jump_is_sent_as_a_ramp_within_limits(graph, arm, robot, gate):
     assert np.diff(waist).max() <= robot.velocity_limits[0] * robot.gate.staleness_s + 1e-6
 
 
-def test_a_controller_that_goes_where_it_is_told_at_once_gets_the_way_in_small_steps(graph, arm, robot, tmp_path):
-    described = yaml.safe_load(share_path("config/desk_arm.yaml").read_text())
-    described["command"] = {"topic": "forward_position_controller/commands", "type": "multi_array"}
-    (tmp_path / "arm.yaml").write_text(yaml.safe_dump(described, sort_keys=False))
-    gate = graph.add(GateNode, robot=str(tmp_path / "arm.yaml"))
+def test_a_controller_that_goes_where_it_is_told_at_once_gets_the_way_in_small_steps(graph, arm, robot, desk_arm_with):
+    command = {"topic": "forward_position_controller/commands", "type": "multi_array"}
+    gate = graph.add(GateNode, robot=desk_arm_with(command=command))
     to_robot = graph.listen(Float64MultiArray, "forward_position_controller/commands")
     policy = graph.talk(JointState, "lam/policy_command")
     sent = drive(graph, arm, policy, request(robot, [1.0] + [0.0] * 6), count=1)

@@ -255,12 +255,9 @@ def test_a_take_may_be_marked_while_it_is_recorded_or_after(graph, arm, robot, r
     episode.verify()
 
 
-def test_joystick_buttons_control_takes(graph, arm, robot, dataset, tmp_path):
-    described = yaml.safe_load(share_path("config/desk_arm.yaml").read_text())
-    described["recorder"]["buttons"] = {"actions": {"start": 7, "stop": 7, "discard": 6}}
-    path = tmp_path / "robot.yaml"
-    path.write_text(yaml.safe_dump(described, sort_keys=False))
-    recorder = graph.add(RecorderNode, robot=str(path), dataset=str(dataset), task="wave", preflight=False)
+def test_joystick_buttons_control_takes(graph, arm, robot, dataset, desk_arm_with):
+    path = desk_arm_with(recorder={"buttons": {"actions": {"start": 7, "stop": 7, "discard": 6}}})
+    recorder = graph.add(RecorderNode, robot=path, dataset=str(dataset), task="wave", preflight=False)
     commands = graph.probe.create_publisher(JointState, "lam/command", 10)
     joystick = graph.talk(Joy, "joy")
     events = graph.listen(String, "recorder/event")

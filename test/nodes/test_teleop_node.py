@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-import yaml
 from geometry_msgs.msg import Twist, TwistStamped, Vector3
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
@@ -20,22 +19,17 @@ from lam_ros.nodes.joints import joint_message
 from lam_ros.nodes.qos import LATCHED
 from lam_ros.nodes.teleop import LEAD_S, TeleopNode
 from lam_ros.nodes.teleop_check import TeleopCheck
-from lam_ros.share import share_path
 
 JOY = {"deadman": 1, "axes": {"waist": {"axis": 0, "scale": 1.0}}}
 STAMP = 1_700_000_000_000_000_000
 
 
 @pytest.fixture
-def teleop(graph, arm, tmp_path):
+def teleop(graph, arm, desk_arm_with):
     """Starts the node with a robot that is driven by this."""
 
     def start(source, **described):
-        robot = yaml.safe_load(share_path("config/desk_arm.yaml").read_text())
-        robot["teleop"] = described
-        file = tmp_path / "arm.yaml"
-        file.write_text(yaml.safe_dump(robot, sort_keys=False))
-        return graph.add(TeleopNode, robot=str(file), source=source)
+        return graph.add(TeleopNode, robot=desk_arm_with(teleop=described), source=source)
 
     return start
 
@@ -184,11 +178,8 @@ def test_beside_a_gamepad_a_twist_waits_for_its_button_and_the_gripper_is_an_axi
     graph.until(lambda: hold(0) or not takeovers[-1].data)
 
 
-def test_a_check_says_what_it_would_do_and_offers_nothing(graph, arm, robot, tmp_path):
-    described = yaml.safe_load(share_path("config/desk_arm.yaml").read_text())
-    described["teleop"] = {"joy": JOY}
-    (tmp_path / "arm.yaml").write_text(yaml.safe_dump(described, sort_keys=False))
-    node = graph.add(TeleopCheck, robot=str(tmp_path / "arm.yaml"), source="joy")
+def test_a_check_says_what_it_would_do_and_offers_nothing(graph, arm, robot, desk_arm_with):
+    node = graph.add(TeleopCheck, robot=desk_arm_with(teleop={"joy": JOY}), source="joy")
     joy = graph.talk(Joy, "joy")
     assert not node.is_measured
     assert "the gamepad says nothing; nobody drives" in graph.until(node.complaints)
@@ -209,11 +200,9 @@ def test_a_check_says_what_it_would_do_and_offers_nothing(graph, arm, robot, tmp
     ("teleop", "sentence"),
     [({}, "the robot YAML has no teleop.joy"), ({"joy": JOY}, "nothing came; is the driver of joy running")],
 )
-def test_the_check_command_says_why_there_is_nothing_to_see(domain, tmp_path, teleop, sentence):
-    robot = yaml.safe_load(share_path("config/desk_arm.yaml").read_text()) | {"teleop": teleop}
-    (tmp_path / "arm.yaml").write_text(yaml.safe_dump(robot, sort_keys=False))
+def test_the_check_command_says_why_there_is_nothing_to_see(domain, desk_arm_with, teleop, sentence):
     lam = [sys.executable, "-m", "lam_ros.cli.main", "teleop", "check"]
-    given = ["joy", "--robot", str(tmp_path / "arm.yaml"), "--seconds", "0.5"]
+    given = ["joy", "--robot", desk_arm_with(teleop=teleop), "--seconds", "0.5"]
     ended = subprocess.run([*lam, *given], capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert sentence in " ".join(ended.stdout.split())
