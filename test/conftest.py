@@ -41,14 +41,19 @@ def robot() -> RobotConfig:
 
 @pytest.fixture
 def desk_arm_with(tmp_path: Path) -> Callable[..., str]:
-    """Writes a YAML of the desk arm with other entries in its sections: ``desk_arm_with(gate={"ramp_s": 0.2})``."""
+    """Writes a YAML of the desk arm with other entries, however deep: ``desk_arm_with(gate={"ramp_s": 0.2})``."""
+
+    def laid_over(described: dict[str, Any], entries: dict[str, Any]) -> dict[str, Any]:
+        deeper = {
+            name: laid_over(described.get(name) or {}, entry) if isinstance(entry, dict) else entry
+            for name, entry in entries.items()
+        }
+        return described | deeper
 
     def write(**sections: dict[str, Any]) -> str:
         described = yaml.safe_load(share_path("config/desk_arm.yaml").read_text())
-        for name, entries in sections.items():
-            described[name] = described.get(name, {}) | entries
         file = tmp_path / "arm.yaml"
-        file.write_text(yaml.safe_dump(described, sort_keys=False))
+        file.write_text(yaml.safe_dump(laid_over(described, sections), sort_keys=False))
         return str(file)
 
     return write

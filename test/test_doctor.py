@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from lam_ros import doctor
 from lam_ros.config import RobotConfig
 from lam_ros.doctor import Finding, Scene, look_at_checkpoint, look_at_machine, look_at_robot
 from lam_ros.policy.checkpoint import load_network, save_checkpoint
-from lam_ros.share import share_path
 
 
 def told(findings: list[Finding], level: str) -> str:
@@ -32,11 +30,8 @@ def test_a_shipped_robot_is_well() -> None:
     assert not told(findings, "warning") + told(findings, "failure")
 
 
-def test_a_yaml_wider_than_the_urdf_is_told_by_joint(tmp_path: Path) -> None:
-    described = yaml.safe_load(share_path("config/desk_arm.yaml").read_text())
-    described["joints"]["elbow"]["position"][1] = 9.0
-    (tmp_path / "arm.yaml").write_text(yaml.safe_dump(described, sort_keys=False))
-    robot, findings = look_at_robot(str(tmp_path / "arm.yaml"))
+def test_a_yaml_wider_than_the_urdf_is_told_by_joint(desk_arm_with: Callable[..., str]) -> None:
+    robot, findings = look_at_robot(desk_arm_with(joints={"elbow": {"position": [-1.4, 9.0]}}))
     assert robot is not None
     assert "joint elbow: the robot YAML allows -1.4 to 9" in told(findings, "warning")
     assert told(findings, "warning").count("joint ") == 1

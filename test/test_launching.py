@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -305,12 +306,10 @@ def test_without_mujoco_the_world_cannot_be_written_and_a_sentence_says_why(monk
 
 
 @pytest.mark.usefixtures("_launch", "gazebo")
-def test_a_robot_whose_pictures_come_compressed_is_not_for_gazebo(tmp_path: Path) -> None:
-    robot = tmp_path / "arm.yaml"
-    text = share_path("config/desk_arm.yaml").read_text()
-    robot.write_text(text.replace("width: 96", "transport: compressed, width: 96", 1))
+def test_a_robot_whose_pictures_come_compressed_is_not_for_gazebo(desk_arm_with: Callable[..., str]) -> None:
+    compressed = desk_arm_with(cameras={"front": {"transport": "compressed"}})
     with pytest.raises(RuntimeError, match="gives raw pictures, and desk_arm wants them compressed"):
-        started("gazebo", robot=str(robot))
+        started("gazebo", robot=compressed)
 
 
 @pytest.mark.usefixtures("_launch", "gazebo")

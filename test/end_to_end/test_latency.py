@@ -6,21 +6,13 @@ import re
 import subprocess
 import sys
 
-import yaml
 
-from lam_ros.share import share_path
-
-
-def test_a_late_camera_is_found(domain, tmp_path):
-    described = yaml.safe_load(share_path("config/desk_arm.yaml").read_text())
-    described["cameras"]["front"]["latency_s"] = 0.08
-    described["urdf"] = str(share_path("description/desk_arm.urdf"))
-    robot = tmp_path / "late.yaml"
-    robot.write_text(yaml.safe_dump(described, sort_keys=False))
+def test_a_late_camera_is_found(domain, desk_arm_with, tmp_path):
+    late = desk_arm_with(cameras={"front": {"latency_s": 0.08}})
     command = [sys.executable, "-m", "lam_ros.cli.main", "calibrate", "latency", "--joint", "waist", "--simulated"]
     for _ in range(3):  # where the machine is busy with something else, a camera's delay may not be found
         ended = subprocess.run(
-            [*command, "--robot", str(robot), "--seconds", "9"],
+            [*command, "--robot", late, "--seconds", "9"],
             cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -11,12 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from lam_ros.bringup import Options, Supervisor, plan
 from lam_ros.cli import steps
 from lam_ros.errors import BringUpError
-from lam_ros.share import share_path
 
 HOLD_NS = 200_000_000
 
@@ -163,29 +161,21 @@ def test_killing_lam_itself_leaves_no_orphan(watcher, lam_up):
     watcher.until(lambda: all(is_gone(pid) for pid in nodes))
 
 
-def test_a_node_that_cannot_configure_says_why(domain, restless, tmp_path):
-    from lam_ros.share import share_path
-
-    other = tmp_path / "other.yaml"
-    other.write_text(
-        share_path("config/desk_arm.yaml").read_text().replace("policy: {rate_hz: 20.0", "policy: {rate_hz: 10.0")
-    )
+def test_a_node_that_cannot_configure_says_why(domain, restless, desk_arm_with):
+    other = desk_arm_with(policy={"rate_hz": 10.0})
     command = [sys.executable, "-m", "lam_ros.cli.main", "up", "deploy", "--simulated"]
     ended = subprocess.run(
-        [*command, "--robot", str(other), "--checkpoint", str(restless)], capture_output=True, text=True, timeout=120
+        [*command, "--robot", other, "--checkpoint", str(restless)], capture_output=True, text=True, timeout=120
     )
     assert ended.returncode == 1
     assert "rate_hz = 20, this robot has 10" in ended.stdout.replace("\n", " ")
 
 
-def test_an_arm_held_as_astray_fails_its_episode_and_the_next_one_goes_on(domain, tmp_path):
-    described = yaml.safe_load(share_path("config/desk_arm.yaml").read_text())
-    for joint in described["joints"].values():
-        joint["following_error"] = 0.004  # less than what its servos lag behind
-    robot = tmp_path / "strict.yaml"
-    robot.write_text(yaml.safe_dump(described, sort_keys=False))
+def test_an_arm_held_as_astray_fails_its_episode_and_the_next_one_goes_on(domain, robot, desk_arm_with, tmp_path):
+    # Less than what its servos lag behind.
+    strict = desk_arm_with(joints={joint: {"following_error": 0.004} for joint in robot.joints})
     told = []
-    performance = steps.perform(str(robot), "reach", None, 2, 7, tmp_path / "nodes.log", told.append)
+    performance = steps.perform(strict, "reach", None, 2, 7, tmp_path / "nodes.log", told.append)
     assert [(result.seed, result.success) for result in performance.results] == [(7, False), (8, False)]
     assert told == performance.results
     assert "from where it was sent" in (tmp_path / "nodes.log").read_text()

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import yaml
 from sensor_msgs.msg import Image, JointState
 
 from lam_ros.nodes.action import ActionNode
 from lam_ros.nodes.gate import GateNode
 from lam_ros.nodes.main import _hand_over
 from lam_ros.nodes.perception import PerceptionNode
-from lam_ros.share import share_path
 
 STAMP = 1_700_000_000_000_000_000
 TICK = 50_000_000
 
 
-def test_each_tick_is_answered_once_and_everything_is_still_published(graph, arm, robot, checkpoint, tmp_path, paced):
-    described = yaml.safe_load(share_path("config/desk_arm.yaml").read_text())
-    described["gate"]["staleness_s"] = 10.0  # one thread serves all: on a busy machine a tick outlasts 0.1
-    (tmp_path / "arm.yaml").write_text(yaml.safe_dump(described, sort_keys=False))
-    gate = graph.add(GateNode, robot=str(tmp_path / "arm.yaml"))
+def test_each_tick_is_answered_once_and_everything_is_still_published(
+    graph, arm, robot, checkpoint, desk_arm_with, paced
+):
+    # One thread serves all: on a busy machine a tick outlasts 0.1 s.
+    gate = graph.add(GateNode, robot=desk_arm_with(gate={"staleness_s": 10.0}))
     action = graph.add(ActionNode, robot="desk_arm", checkpoint=str(checkpoint))
     perception = graph.add(PerceptionNode, robot="desk_arm", checkpoint=str(checkpoint))
     _hand_over(gate, action, perception)

@@ -125,13 +125,9 @@ def test_where_it_looks_is_computed_only_while_someone_subscribes(graph, arm, pe
     assert rgb_from_image(explained[0]).shape == (96, 96, 3)
 
 
-def test_compressed_cameras(graph, tmp_path, checkpoint, robot):
-    described = yaml.safe_load(share_path("config/desk_arm.yaml").read_text())
-    for camera in described["cameras"].values():
-        camera["transport"] = "compressed"
-    file = tmp_path / "compressed.yaml"
-    file.write_text(yaml.safe_dump(described, sort_keys=False))
-    graph.add(PerceptionNode, robot=str(file), checkpoint=str(checkpoint))
+def test_compressed_cameras(graph, desk_arm_with, checkpoint, robot):
+    compressed = desk_arm_with(cameras={camera: {"transport": "compressed"} for camera in robot.cameras})
+    graph.add(PerceptionNode, robot=compressed, checkpoint=str(checkpoint))
     features = graph.listen(Image, "lam/features")
     frame = np.full((96, 96, 3), (200, 40, 40), np.uint8)
     for camera in robot.cameras.values():

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import String
@@ -22,7 +21,6 @@ from lam_ros.nodes.action import ActionNode
 from lam_ros.nodes.joints import joint_message
 from lam_ros.nodes.perception import PerceptionNode
 from lam_ros.nodes.recorder import RecorderNode
-from lam_ros.share import share_path
 
 STATE, TICK = 10_000_000, 50_000_000
 
@@ -82,21 +80,18 @@ def test_what_was_published_is_what_was_sealed(graph, arm, robot, recorder, comm
 
 @pytest.mark.parametrize("clock", ["", "wrist"])
 def test_live_and_recorded_observations_are_the_same_bits(
-    graph, arm, robot, commands, recorder, checkpoint, tmp_path, clock
+    graph, arm, robot, commands, recorder, checkpoint, desk_arm_with, clock
 ):
     """One recording, aligned offline, and played through the live nodes."""
     graph.ask(Trigger, "recorder/start")
     play(graph, arm, robot, commands, ticks=12)
     graph.until(lambda: written(recorder) == 12 * 8)
     episode = open_episode(Path(graph.ask(Trigger, "recorder/stop").message))
-    described = yaml.safe_load(share_path("config/desk_arm.yaml").read_text())
-    described["policy"]["clock"] = clock
-    robot_file = tmp_path / "robot.yaml"
-    robot_file.write_text(yaml.safe_dump(described, sort_keys=False))
+    robot_file = desk_arm_with(policy={"clock": clock})
     offline = align(episode, load_robot(robot_file), (96, 96), "lam/command")
 
-    perception = graph.add(PerceptionNode, robot=str(robot_file), checkpoint=str(checkpoint))
-    action = graph.add(ActionNode, robot=str(robot_file), checkpoint=str(checkpoint))
+    perception = graph.add(PerceptionNode, robot=robot_file, checkpoint=str(checkpoint))
+    action = graph.add(ActionNode, robot=robot_file, checkpoint=str(checkpoint))
     images, states = [], []
     publish, act_on = perception._publish, action._policy.act_on
 
