@@ -119,7 +119,7 @@ def sequence(seed: int) -> tuple[int, int, int, list[str]]:
     rules, depth = Rules(limits, STALENESS_S, ramp_s=float(rng.choice([0.0, 0.3]))), no_depth
     if seed % 3 == 0:
         depth = random_depth(np.random.default_rng([seed, 1]), limits)
-        rules = replace(rules, workspace=lambda position, enough: Trespass(depth(position)))
+        rules = replace(rules, workspace=lambda position, allowed: Trespass({"plane": (depth(position), "")}))
     gate, judge = Gate(rules), Judge(limits, depth)
     now_ns, sent_ns, measured = int(rng.integers(2**40)), -(2**62), rng.uniform(limits.lower, limits.upper)
     latest_ns, asked, faults = now_ns, int(rng.integers(3, 20)), 0
@@ -150,9 +150,11 @@ def sequence(seed: int) -> tuple[int, int, int, list[str]]:
         elif kind == "tick":
             sent = gate.tick(now_ns)
         elif kind == "takeover":
-            gate.takeover = not gate.takeover
+            gate.orders.takeover = not gate.orders.takeover
+        elif kind == "estop":
+            gate.orders.is_stopped = True
         else:
-            gate.estop() if kind == "estop" else gate.reset_estop()
+            gate.reset_estop()
         if sent is None:
             continue
         gap_ns = latest_ns - sent_ns

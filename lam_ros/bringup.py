@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from lam_ros.simulation.ros2_control import GazeboVersion
 
 PR_SET_PDEATHSIG = 1
-FOLLOW_PARENT = "LAM_ROS_FOLLOW_PARENT"  # set by launch files for their nodes
+FOLLOW_PARENT = "LAM_ROS_FOLLOW_PARENT"  # the process that started a node, set by launch files for theirs
 GRACE_S = 6.0  # for a node to stop by itself
 SEALING_S = 600.0  # for the recorder: an episode of some GB is written to the disk, and read back
 GPU_DEVICES = ("/dev/dri/renderD128", "/dev/nvidia0", "/dev/dxg")
@@ -403,19 +404,33 @@ def node_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     return environment
 
 
-def follow_parent() -> None:
+def follow_parent(launcher: int) -> None:
     """On Linux, SIGTERM for this process when its parent is gone: not even a SIGKILL of it leaves an orphan that drives
-    an arm."""
+    an arm.
+
+    Args:
+        launcher: who started it, which may have ended before it came to ask.
+    """
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != launcher and _has_ended(launcher):  # a debugger may stand between
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _become_child() -> None:
+def _has_ended(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state in ("Z", "X")
+
+
+def _become_child(launcher: int) -> None:
     """A group of its own, so that Ctrl-C reaches `lam` alone, which stops its nodes in order. It hears an
     interrupt even where `lam` does not: a script's job in the background has SIGINT ignored, and that is inherited."""
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    follow_parent()
+    follow_parent(launcher)
 
 
 def _how_it_ended(code: int) -> str:
@@ -461,7 +476,7 @@ class Supervisor:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            preexec_fn=_become_child,
+            preexec_fn=partial(_become_child, os.getpid()),
         )
         name = process.node.name
         self._running[name] = (process, popen)

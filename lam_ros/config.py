@@ -44,6 +44,8 @@ def _not_negative(owner: object, *names: str) -> None:
 
 FULL_ACCELERATION_S = 0.02
 FOLLOWING_S = 0.25
+LARGEST = 1e12  # number in a file: what is larger is a mistake, and may not even fit a float
+OLDEST_S = 0.5  # of images, beyond their known latency: no command is made of older ones
 
 
 @dataclass(frozen=True)
@@ -451,6 +453,11 @@ class RobotConfig:
         return np.array([joint.following_error or joint.velocity * FOLLOWING_S for joint in joints])
 
     @property
+    def oldest_image_s(self) -> float:
+        """How much older than the joint states images may be that a command answers."""
+        return OLDEST_S + max(camera.latency_s for camera in self.cameras.values())
+
+    @property
     def compresses(self) -> bool:
         """Whether episodes are compressed: as the recorder's ``compression`` says."""
         raw = [c.width * c.height * 3 * c.rate_hz for c in self.cameras.values() if c.transport == "raw"]
@@ -492,6 +499,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_mapping(typing.cast("type[Any]", hint), value, where)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and abs(value) > LARGEST:
+        raise ConfigError(f"{where} is larger than {LARGEST:g}.")
     if hint is float and number:
         if not math.isfinite(value):
             raise ConfigError(f"{where} is {value}; a finite number was expected.")
@@ -558,7 +567,7 @@ def read_yaml(path: Path) -> Any:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}. Check the path and its permissions.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that there is not, nested without end
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None

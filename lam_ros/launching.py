@@ -160,7 +160,7 @@ def _nodes(what: BringUp, given: Mapping[str, Any]) -> list[Any]:
 def _environment() -> list[Any]:
     from launch.actions import SetEnvironmentVariable
 
-    wanted = {**node_environment(), FOLLOW_PARENT: "1"}
+    wanted = {**node_environment(), FOLLOW_PARENT: str(os.getpid())}
     return [SetEnvironmentVariable(name, value) for name, value in wanted.items() if os.environ.get(name) != value]
 
 

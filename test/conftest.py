@@ -125,7 +125,8 @@ _domains = itertools.count(os.getpid())
 def domain(monkeypatch: pytest.MonkeyPatch) -> int:
     """A DDS domain that no other test uses, on this machine alone."""
     number = 1 + next(_domains) % 100
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
+    for name in ("ROS_DOMAIN_ID", "LAM_ROS_DOMAIN_ID"):
+        monkeypatch.setenv(name, str(number))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     return number
 

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import select
 import signal
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -277,6 +278,15 @@ def test_a_recorder_has_the_time_to_seal(monkeypatch: pytest.MonkeyPatch, name: 
         assert heard.get(timeout=30) == (name, "runs")
         popen = supervisor._running[name][1]
     assert popen.returncode == (0 if is_waited_for else -9)
+
+
+def test_a_node_whose_launcher_was_killed_before_it_could_ask_ends() -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    said = "import sys; from lam_ros.bringup import follow_parent; follow_parent(int(sys.argv[1])); print('drives')"
+    for launcher, code in ((gone.pid, -signal.SIGTERM), (os.getpid(), 0)):
+        ended = subprocess.run([sys.executable, "-c", said, str(launcher)], capture_output=True, text=True, check=False)
+        assert (ended.returncode, ended.stdout) == (code, "" if code else "drives\n")
 
 
 def test_processes_of_a_job_in_the_background_hear_that_they_shall_end() -> None:

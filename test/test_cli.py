@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from lam_ros.bringup import Options
 from lam_ros.cli import steps
+from lam_ros.cli.console import isolated_ros
 from lam_ros.cli.learning import changed, learning_app
 from lam_ros.cli.main import app
 from lam_ros.errors import BringUpError, ConfigError
@@ -75,11 +77,36 @@ def test_any_setting_can_be_changed() -> None:
         ("seed.more=1", r"there are no settings 'seed'"),
         ("ema=1.5", r"ema is 1\.5; it must be from 0 to below 1"),
         ("policy.encoder=resnet", r"there is no encoder 'resnet'"),
+        ("policy.chunk=[", r"--set policy\.chunk=\[ is no YAML"),
+        ("seed=2020-99-99", r"--set seed=2020-99-99 is no YAML"),
+        ("seed=" + 400 * "9", r"seed is larger than 1e\+12"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_one_sentence(assignment: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         changed(TrainConfig(), [assignment])
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
+def test_steps_cannot_be_scaled_by_what_is_no_number_above_zero(factor: float) -> None:
+    with pytest.raises(ConfigError, match="give a number above 0"):
+        TrainConfig().scaled(factor)
+
+
+def test_what_is_simulated_stays_out_of_the_robots_domain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", "101")
+    monkeypatch.delenv("LAM_ROS_DOMAIN_ID", raising=False)
+    with isolated_ros():
+        first = os.environ["ROS_DOMAIN_ID"]
+        os.environ["ROS_DOMAIN_ID"] = "101"  # as in another terminal
+        with isolated_ros():
+            second = os.environ["ROS_DOMAIN_ID"]
+        assert os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert len({"101", first, second}) == 3
+    assert os.environ["ROS_DOMAIN_ID"] == "101"
+    monkeypatch.setenv("LAM_ROS_DOMAIN_ID", "7")
+    with isolated_ros():
+        assert os.environ["ROS_DOMAIN_ID"] == "7"
 
 
 def test_a_camera_to_unplug_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

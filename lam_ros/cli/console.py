@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -22,12 +24,14 @@ from rich.progress import (
 )
 
 from lam_ros.bringup import PARTITION
-from lam_ros.errors import EpisodeError, LamError
+from lam_ros.errors import BringUpError, EpisodeError, LamError
 
 T = TypeVar("T")
 console = Console()
 Robot = Annotated[str, typer.Option(help="Robot YAML, or the name of a robot that lam_ros ships.")]
 DEFAULT_ROBOT = "desk_arm"
+DOMAIN = "LAM_ROS_DOMAIN_ID"  # the ROS domain of simulations that a command starts
+DOMAINS = range(101, 50, -1)  # whose ports Linux gives to nobody else; robots are mostly found in lower ones
 SimulatorName = Annotated[
     Literal["embedded", "gazebo"], typer.Option("--simulator", help="Which simulator; gazebo must be installed.")
 ]
@@ -89,19 +93,35 @@ def isolated_ros() -> Iterator[None]:
     """Keep simulated traffic on this machine and away from robots and other simulators: localhost only, in a domain
     and a partition of Gazebo's transport that are this process' own.
 
-    The user's own ROS_DOMAIN_ID and GZ_PARTITION are respected.
+    Not in the user's ROS_DOMAIN_ID: a real arm may listen there. LAM_ROS_DOMAIN_ID asks for another, to look on.
     """
     before = dict(os.environ)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ["ROS_LOCALHOST_ONLY"] = "1" if os.environ.get("ROS_DISTRO") in ("humble", "iron") else "0"
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     for name in PARTITION:
         os.environ.setdefault(name, f"lam_{os.getpid()}")
     try:
-        yield
+        with _own_domain() as number:
+            os.environ["ROS_DOMAIN_ID"] = os.environ.get(DOMAIN) or str(number)
+            yield
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _own_domain() -> Iterator[int]:
+    """A ROS domain that no other command of lam_ros on this machine uses meanwhile."""
+    for number in (n for n in DOMAINS if str(n) != os.environ.get("ROS_DOMAIN_ID")):
+        with contextlib.ExitStack() as held:
+            try:
+                file = held.enter_context((Path(tempfile.gettempdir()) / f"lam_ros_domain_{number}").open("w"))
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:  # taken, perhaps by another user
+                continue
+            yield number
+            return
+    raise BringUpError(f"{len(DOMAINS)} simulations run here already; end one.")
 
 
 @contextlib.contextmanager

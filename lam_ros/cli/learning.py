@@ -25,7 +25,7 @@ from lam_ros.learning.seeds import UNSEEN_SEED
 
 learning_app = typer.Typer()
 TaskName = Annotated[str, typer.Option(help="Task of the embedded simulator: reach, push or pick_place.")]
-Seed = Annotated[int, typer.Option(help="Seed of the first episode; each further one counts up.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the first episode; each further one counts up.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Where to write the results.")]
 
 
@@ -50,7 +50,10 @@ def changed(settings: Any, assignments: list[str]) -> Any:
             if not isinstance(part.get(folder), dict):
                 raise ConfigError(f"--set {assignment}: there are no settings {folder!r}.")
             part = part[folder]
-        part[key] = yaml.safe_load(text)
+        try:
+            part[key] = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise ConfigError(f"--set {assignment} is no YAML: {' '.join(str(error).split())}") from None
     return from_mapping(type(settings), mapping)
 
 
@@ -71,7 +74,7 @@ def train(
     pretrained: Annotated[
         Path | None, typer.Option(help="Begin with this perception, which `lam pretrain` wrote.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Overrides the YAML's seed.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Overrides the YAML's seed.")] = None,
     head: Annotated[
         Literal["regression", "refined", "gmm", "categorical"] | None, typer.Option(help="Overrides the YAML's head.")
     ] = None,

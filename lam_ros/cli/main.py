@@ -129,7 +129,9 @@ def record(
         bool, typer.Option("--simulated", help="The scripted expert demonstrates in the embedded simulator.")
     ] = False,
     simulator: SimulatorName = "embedded",
-    seed: Annotated[int, typer.Option(help="Simulated: seed of the first episode; each further one counts up.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Simulated: seed of the first episode; each further one counts up.")
+    ] = 0,
     disturbance: Annotated[
         float,
         typer.Option(min=0, max=0.2, help="Simulated, embedded: how far (rad) servos err, for the expert to correct."),
@@ -181,7 +183,7 @@ def demo(
     demonstrations: Annotated[int | None, typer.Option(help="Demonstrations to record; each task has its default.")] = (
         None
     ),
-    seed: Annotated[int, typer.Option(help="Seed of demonstrations, training and evaluation.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of demonstrations, training and evaluation.")] = 0,
     fast: Annotated[bool, typer.Option("--fast", help="A smaller run, to see all of it in a few minutes.")] = False,
     out: Annotated[Path, typer.Option(help="Folder of the report, summary.json and policy.safetensors.")] = Path(
         "demo"

@@ -165,7 +165,10 @@ def run_session(robot: str, task: str, dataset: Path, pace: Pace, hook: str) -> 
     """
     require_ros()
     processes = plan("record", Options(robot, task=task, dataset=str(dataset)))
-    command = shlex.split(hook)
+    try:
+        command = shlex.split(hook)
+    except ValueError as error:
+        raise ConfigError(f"--hook {hook}: {error}; close it.") from None
     with (
         log_to(dataset / "record.log") as log,
         Supervisor(log, node_environment()) as supervisor,

@@ -39,7 +39,7 @@ def trial(
     robot: Robot = DEFAULT_ROBOT,
     trials: Annotated[int, typer.Option(min=1, help="How many each policy has.")] = 20,
     seconds: Annotated[float, typer.Option(min=1.0, help="A trial that takes longer has failed.")] = 60.0,
-    seed: Annotated[int, typer.Option(help="Of the order.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order.")] = 0,
     simulated: Annotated[bool, typer.Option("--simulated", help="The embedded simulator is the robot: to try it.")] = (
         False
     ),
@@ -123,7 +123,7 @@ def _one(conductor: Any, keys: Keys, number: int, policy: str, seconds: float) -
             events = [event for event in conductor.events[heard:] if event.startswith("marked ")]
             marks: list[Ending] = ["success" if event.endswith("success") else "failure" for event in events]
             pressed = [MARKS[key] for key in keys.pressed() if key in MARKS]
-            if conductor.was_taken_over:
+            if conductor.was_taken_over or conductor.is_taken_over:
                 ending = "takeover"
                 break
             if marks or pressed:

@@ -7,8 +7,8 @@ idle ──request──▶ driving ──request too old, e-stop, no joint stat
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
@@ -65,21 +65,50 @@ class Sent:
     start: np.ndarray
 
 
+@dataclass
+class Orders:
+    """What people have ordered: it stands whatever becomes of the gate that obeys it.
+
+    Attributes:
+        is_stopped: the emergency stop was pressed, or the gate found a fault; until ``reset_estop``.
+        takeover: a human says that they drive.
+        human_drove: since the policy was last told to go on.
+    """
+
+    is_stopped: bool = False
+    takeover: bool = False
+    human_drove: bool = False
+
+
 @dataclass(frozen=True)
 class Trespass:
-    """How far (m) a pose is out of where the arm may be, 0 where it is inside, and what is wrong, in words."""
+    """Which rules of the workspace a pose breaks: how far (m), and what is wrong in words; none where it is inside."""
 
-    depth_m: float
-    words: str = ""
+    found: Mapping[str, tuple[float, str]] = field(default_factory=dict)
+
+    def depth_m(self, rule: str) -> float:
+        return self.found[rule][0] if rule in self.found else 0.0
+
+    def beyond(self, *allowed: Trespass) -> str:
+        """What is worst, in words, of what is broken further than by any of ``allowed``; empty where nothing is.
+
+        Each rule for itself: an arm that is found beside its box is not let through the floor for that.
+        """
+        worst_m, said = 0.0, ""
+        for rule, (depth_m, words) in self.found.items():
+            excess_m = depth_m - max(EDGE_M, *(other.depth_m(rule) for other in allowed))
+            if excess_m > worst_m:
+                worst_m, said = excess_m, words or rule
+        return said
 
 
 @dataclass(frozen=True)
 class Rest:
-    """Where a motion would come to rest (J,) if it stopped now, and how far (m) that is out of the workspace."""
+    """Where a motion would come to rest (J,) if it stopped now, and what of the workspace that breaks."""
 
     motion: Motion
     place: np.ndarray
-    depth_m: float
+    trespass: Trespass
 
 
 @dataclass(frozen=True)
@@ -92,8 +121,9 @@ class Rules:
         ramp_s: how long a new driver takes to come to full speed.
         waits_after_teleop: whether the policy waits for ``resume`` after a human drove.
         following: how far (J,) measured may be from commanded; None does not look.
-        workspace: how far joint positions (J,) put the arm out of where it may be; beyond a depth (m) that it is given,
+        workspace: what joint positions (J,) break of it. Where that is already more than a second argument allows,
             it need not look on. None allows all.
+        oldest_ns: a policy's request that answers images older than that, by the joint states' stamps, is refused.
         joints: names, for sentences.
     """
 
@@ -102,7 +132,8 @@ class Rules:
     ramp_s: float = 0.0
     waits_after_teleop: bool = False
     following: np.ndarray | None = None
-    workspace: Callable[[np.ndarray, float], Trespass] | None = None
+    workspace: Callable[[np.ndarray, Trespass | None], Trespass] | None = None
+    oldest_ns: int | None = None
     joints: tuple[str, ...] = ()
 
     @classmethod
@@ -129,6 +160,7 @@ class Rules:
             waits_after_teleop=gate.after_teleop == "hold",
             following=robot.following_errors,
             workspace=workspace,
+            oldest_ns=seconds_to_ns(robot.oldest_image_s),
             joints=robot.joint_names,
         )
 
@@ -138,21 +170,24 @@ class Gate:
 
     Whole nanoseconds, because the same calls then give the same commands whenever the clock began. A clock that goes
     back by more than the staleness began anew, and so does the gate; by less, it stands.
+
+    Args:
+        orders: of people to a gate before this one, which go on.
     """
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, orders: Orders | None = None) -> None:
         self._rules = rules
+        self.orders = Orders() if orders is None else orders
         self._limiter = MotionLimiter(rules.limits)
         self._staleness_ns = seconds_to_ns(rules.staleness_s)
-        self.is_stopped = False
-        self.takeover = False
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was sent and measured, as at activation. The e-stop and a human's takeover stay as they are."""
+        """Forget what was sent and measured, as at activation. What people have ordered stays as it is."""
         self._now = LONG_AGO
         self._measured: np.ndarray | None = None
         self._measured_at = LONG_AGO
+        self._measured_stamp: int | None = None
         self._motion: Motion | None = None
         self._rest: Rest | None = None
         self._sent_at = LONG_AGO
@@ -163,7 +198,6 @@ class Gate:
         self._astray = ""
         self._behind_since: int | None = None
         self._implausible = ""
-        self._human_drove = False
         self.refusal = "no request has come yet."
         self.warning = ""
         self.driver = Driver.HOLD
@@ -174,12 +208,13 @@ class Gate:
         self._now = max(self._now, now_ns)
         return self._now
 
-    def measured(self, position: np.ndarray, now_ns: int) -> None:
-        """Note measured joint positions (J,); values that no arm can have count as no measurement."""
+    def measured(self, position: np.ndarray, now_ns: int, stamp_ns: int | None = None) -> None:
+        """Note joint positions (J,), measured at ``stamp_ns``; values that no arm can have count as no measurement."""
         now_ns = self._at(now_ns)
         if not self._is_plausible(position):
             return
         self._measured, self._measured_at = np.asarray(position, dtype=np.float64), now_ns
+        self._measured_stamp = stamp_ns
         drives = self.driver is not Driver.HOLD and now_ns - self._sent_at <= self._staleness_ns
         if not drives or self._motion is None or self._rules.following is None:
             self._behind_since = None
@@ -220,17 +255,9 @@ class Gate:
     def _name(self, joint: int) -> str:
         return self._rules.joints[joint] if self._rules.joints else str(joint)
 
-    def estop(self) -> None:
-        """Stop, and stay stopped until ``reset_estop``."""
-        self.is_stopped = True
-
     def reset_estop(self) -> None:
         """Let it move again, after a stop or a joint that went astray."""
-        self.is_stopped, self._astray = False, ""
-
-    def resume(self) -> None:
-        """Let the policy go on after a human drove."""
-        self._human_drove = False
+        self.orders.is_stopped, self._astray = False, ""
 
     def request(self, request: Request, now_ns: int) -> Sent | None:
         """A request arrived: what to send now, None if it is refused (``refusal`` says why).
@@ -242,7 +269,7 @@ class Gate:
         if request.driver is Driver.TELEOP:
             if now_ns - self._teleop_at > self._staleness_ns:
                 self._astray = ""  # somebody takes it in hand
-            self._teleop_at, self._human_drove = now_ns, True
+            self._teleop_at, self.orders.human_drove = now_ns, True
         self.refusal = self._why_not(request, now_ns)
         if self.refusal:
             return None
@@ -297,7 +324,7 @@ class Gate:
 
     def _why_hold(self, now_ns: int) -> str:
         state_age, request_age = now_ns - self._measured_at, now_ns - self._request_at
-        if self.is_stopped:
+        if self.orders.is_stopped:
             return "the emergency stop is pressed."
         if self._implausible:
             return self._implausible
@@ -310,7 +337,7 @@ class Gate:
         return ""
 
     def _why_not(self, request: Request, now_ns: int) -> str:
-        if self.is_stopped:
+        if self.orders.is_stopped:
             return "the emergency stop is pressed; call lam/reset_estop when it is safe."
         joints = self._rules.limits.lower.shape
         if request.target.shape != joints or not np.isfinite(request.target).all():
@@ -321,12 +348,20 @@ class Gate:
             return "no joint states have arrived yet; check the robot driver."
         if now_ns - self._measured_at > self._staleness_ns:
             return f"joint states stopped {_seconds(now_ns - self._measured_at)} s ago; check the robot driver."
-        teleop_drives = self.takeover or now_ns - self._teleop_at <= self._staleness_ns
+        takeover = self.orders.takeover
+        teleop_drives = takeover or now_ns - self._teleop_at <= self._staleness_ns
         if request.driver is Driver.POLICY and teleop_drives:
-            lost = " (lam/takeover; where whoever published it has ended, call lam/resume)" if self.takeover else ""
-            return f"a human is driving{lost}."
-        if request.driver is Driver.POLICY and self._human_drove and self._rules.waits_after_teleop:
+            said = " (lam/takeover; where whoever said so has ended, or one of several has let go, call lam/resume)"
+            return f"a human is driving{said if takeover else ''}."
+        if request.driver is Driver.POLICY and self.orders.human_drove and self._rules.waits_after_teleop:
             return "a human drove and has let go; call lam/resume to let the policy go on."
+        if request.driver is Driver.POLICY and self._rules.oldest_ns is not None and self._measured_stamp is not None:
+            age_ns = self._measured_stamp - request.stamp_ns
+            if age_ns > self._rules.oldest_ns:
+                return (
+                    f"policy answers images {_seconds(age_ns)} s older than the joint states, more than "
+                    f"{_seconds(self._rules.oldest_ns)} s; check the network between the nodes."
+                )
         return self._astray
 
     def _towards(self, motion: Motion, target: np.ndarray, dt_ns: int, now_ns: int) -> Motion:
@@ -343,19 +378,19 @@ class Gate:
         rest = self._rest
         if rest is None or rest.motion is not motion:  # else the last tick has looked there
             (place,) = self._limiter.stopping(motion)
-            rest = Rest(motion, place, trespass(place, np.inf).depth_m)
-        allowed_m = max(rest.depth_m, EDGE_M)  # an arm that was found outside may come back
-        found = trespass(goal, allowed_m)
-        if found.depth_m > allowed_m:
-            self.warning = f"{found.words}; it goes as far as it may."
-            goal = _furthest(rest.place, goal, lambda place: trespass(place, allowed_m).depth_m <= allowed_m)
+            rest = Rest(motion, place, trespass(place, None))
+        allowed = rest.trespass  # an arm that was found outside may come back
+        outside = trespass(goal, allowed).beyond(allowed)
+        if outside:
+            self.warning = f"{outside}; it goes as far as it may."
+            goal = _furthest(rest.place, goal, lambda place: not trespass(place, allowed).beyond(allowed))
         moved = self._limiter.towards(motion, goal, dt_s, speed)
         for place in (moved.position, *self._limiter.stopping(moved, STOPPING_PLACES)):
-            found = trespass(place, np.inf)
-            if found.depth_m > allowed_m and found.depth_m > trespass(motion.position, np.inf).depth_m:
-                self.warning = f"on its way {found.words}; it stops before."
+            found = trespass(place, None)
+            if found.beyond(allowed) and (worse := found.beyond(allowed, trespass(motion.position, None))):
+                self.warning = f"on its way {worse}; it stops before."
                 return self._limiter.braking(motion, dt_s)
-        self._rest = Rest(moved, place, found.depth_m)  # the last place looked at
+        self._rest = Rest(moved, place, found)  # the last place looked at
         return moved
 
     def _send(self, start: np.ndarray, motion: Motion, now_ns: int, stamp_ns: int | None, dt_ns: int) -> Sent:
@@ -372,7 +407,7 @@ class Gate:
 
     def _fault(self, error: LimitError) -> None:
         """What must not happen happened: nothing is sent from here on, until somebody looks."""
-        self.is_stopped, self.driver = True, Driver.HOLD
+        self.orders.is_stopped, self.driver = True, Driver.HOLD
         if self._motion is not None:
             self._motion = Motion.at_rest(self._motion.position)
         self.refusal = f"{error} The gate has stopped; call lam/reset_estop when it is safe."

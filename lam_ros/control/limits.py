@@ -44,6 +44,11 @@ class MotionLimits:
         limits = cls(lower, upper, robot.velocity_limits, robot.acceleration_limits, robot.jerk_limits)
         return limits.within_urdf(robot, urdf_path(robot, robot_file)) if robot.urdf else limits
 
+    @property
+    def braking_s(self) -> float:
+        """How long the slowest joint takes from full speed to rest, whatever its acceleration is as it begins."""
+        return float(np.max(self.velocity / self.acceleration + 2.0 * self.acceleration / self.jerk))
+
     def within_urdf(self, robot: RobotConfig, urdf: Path) -> MotionLimits:
         """These limits, narrowed to the URDF's; raises ConfigError as ``of``."""
         joints = moving_joints(read_urdf(urdf))

@@ -9,40 +9,43 @@ from __future__ import annotations
 import numpy as np
 
 from lam_ros.contract import seconds_to_ns
-from lam_ros.control.gate import Sent
+from lam_ros.control.gate import CATCHING_UP, Sent
 
 
 class Setpoints:
     """An even way to what was sent last, in setpoints of one period each.
 
+    Asked late, it makes up for that at no more than ``CATCHING_UP`` times the velocity limits: the way takes longer.
+
     Args:
         period_s: how often ``next`` is asked.
+        velocity: limits of the joints (J,), in rad/s or m/s.
     """
 
-    def __init__(self, period_s: float) -> None:
+    def __init__(self, period_s: float, velocity: np.ndarray) -> None:
         self._period_ns = seconds_to_ns(period_s)
+        self._largest = CATCHING_UP * period_s * velocity  # steps
         self._given: np.ndarray | None = None  # last
-        self._from: np.ndarray | None = None
         self._to: np.ndarray | None = None
-        self._began_ns, self._reach_ns = 0, 0
+        self._due_ns = 0
+        self._is_under_way = False
 
     def begin(self, sent: Sent, now_ns: int) -> np.ndarray:
         """Go where ``sent`` says, by when it says: the first setpoint (J,)."""
-        goes_on = self._to is not None and np.array_equal(sent.start, self._to)
-        self._from = self._given if goes_on else sent.start
-        self._to, self._began_ns = sent.position, now_ns
-        self._reach_ns = max(seconds_to_ns(sent.reach_in_s), self._period_ns)
+        if self._to is None or not np.array_equal(sent.start, self._to):
+            self._given = sent.start
+        self._to, self._is_under_way = sent.position, True
+        self._due_ns = now_ns + max(seconds_to_ns(sent.reach_in_s), self._period_ns)
         first = self.next(now_ns)
         assert first is not None
         return first
 
     def next(self, now_ns: int) -> np.ndarray | None:
         """The setpoint (J,) of the period that begins now; None once the way has ended."""
-        if self._from is None or self._to is None:
+        if self._given is None or self._to is None or not self._is_under_way:
             return None
-        share = (now_ns - self._began_ns + self._period_ns) / self._reach_ns
-        if share >= 1.0:
-            self._given, self._from = self._to, None
-        else:
-            self._given = self._from + share * (self._to - self._from)
+        way = self._to - self._given
+        periods = max((self._due_ns - now_ns) / self._period_ns, np.max(np.abs(way) / self._largest), 1.0)
+        self._is_under_way = bool(periods > 1.0)
+        self._given = self._given + way / periods if self._is_under_way else self._to
         return self._given

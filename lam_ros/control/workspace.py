@@ -35,7 +35,7 @@ class Workspace:
         self._box = described.x, described.y, described.z
         # Links that touch where they are built to are no trespass.
         self._place(self._middle())
-        for first, second in {pair for pair, _ in self._close_pairs()}:
+        for first, second in self._close_pairs():
             spec.add_exclude(bodyname1=self._model.body(first).name, bodyname2=self._model.body(second).name)
         self._use(spec.compile(), joints, urdf)
 
@@ -60,33 +60,34 @@ class Workspace:
         self._qpos[self._address] = position
         mujoco.mj_kinematics(self._model, self._data)
 
-    def _close_pairs(self) -> list[tuple[tuple[int, int], float]]:
+    def _close_pairs(self) -> dict[tuple[int, int], float]:
         """Pairs of bodies nearer than the clearance, with their distance in m."""
         mujoco.mj_collision(self._model, self._data)
         if not self._data.ncon:
-            return []
+            return {}
         contacts = self._data.contact
+        nearest: dict[tuple[int, int], float] = {}
         bodies = np.sort(self._model.geom_bodyid[contacts.geom], axis=1).tolist()
-        return [((first, second), distance) for (first, second), distance in zip(bodies, contacts.dist, strict=True)]
+        for (first, second), distance_m in zip(bodies, contacts.dist.tolist(), strict=True):
+            nearest[first, second] = min(distance_m, nearest.get((first, second), np.inf))
+        return nearest
 
-    def trespass(self, position: np.ndarray, enough_m: float = np.inf) -> Trespass:
-        """How far joint positions (J,) put the arm out of its workspace.
+    def trespass(self, position: np.ndarray, allowed: Trespass | None = None) -> Trespass:
+        """What joint positions (J,) break: a side of the box, the clearance of two links.
 
         Args:
-            enough_m: links are not looked at where the tool is further out than that: it takes most of the time.
+            allowed: links are not looked at where the tool is out by more than that: it takes most of the time.
         """
         self._place(position)
-        depth_m, words = 0.0, ""
+        found = {}
         # Plain numbers: for three of them NumPy takes ten times as long.
         for axis, at, (lower, upper) in zip(AXES, self._xpos[self._tool].tolist(), self._box, strict=True):
             beyond_m = max(lower - at, at - upper)
-            if beyond_m > depth_m:
-                depth_m = beyond_m
-                words = f"the tool would be at {axis} {at:.3f} m, outside {lower:g} to {upper:g}"
-        clearance_m = self._described.self_clearance_m if depth_m <= enough_m else 0.0
-        for (first, second), distance_m in self._close_pairs() if clearance_m else ():
-            if clearance_m - distance_m > depth_m:
-                depth_m = clearance_m - distance_m
-                names = self._model.body(first).name, self._model.body(second).name
-                words = f"{names[0]} and {names[1]} would be {max(distance_m, 0.0):.3f} m apart"
-        return Trespass(depth_m, words)
+            if beyond_m > 0.0:
+                found[axis] = beyond_m, f"the tool would be at {axis} {at:.3f} m, outside {lower:g} to {upper:g}"
+        clearance_m = self._described.self_clearance_m
+        if clearance_m and (allowed is None or not Trespass(found).beyond(allowed)):
+            for (first, second), distance_m in self._close_pairs().items():
+                pair = f"{self._model.body(first).name} and {self._model.body(second).name}"
+                found[pair] = clearance_m - distance_m, f"{pair} would be {max(distance_m, 0.0):.3f} m apart"
+        return Trespass(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -109,7 +110,13 @@ class TrainConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be from 0 to below 1.")
 
     def scaled(self, factor: float) -> TrainConfig:
-        """These settings with that many times the optimiser steps; at least one in each stage that has any."""
+        """These settings with that many times the optimiser steps; at least one in each stage that has any.
+
+        Raises:
+            ConfigError: the factor is not a number above 0.
+        """
+        if not 0.0 < factor < math.inf:
+            raise ConfigError(f"the optimiser steps cannot be scaled by {factor}; give a number above 0.")
         steps = {stage: getattr(self, stage) for stage in STAGES}
         return replace(self, **{stage: max(1, round(factor * count)) for stage, count in steps.items() if count})
 

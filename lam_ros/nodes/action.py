@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import Image, JointState
-from std_msgs.msg import Bool
 
 from lam_ros.contract import Action, Features, seconds_to_ns
 from lam_ros.control.gate import Driver
@@ -19,10 +18,11 @@ from lam_ros.images import pixels
 from lam_ros.nodes.base import ERROR, OK, WARN, stamp_to_ns
 from lam_ros.nodes.joints import joint_message
 from lam_ros.nodes.policy import Loaded, PolicyNode
-from lam_ros.nodes.qos import ANY, COMMAND, SENSOR, STREAM
+from lam_ros.nodes.qos import COMMAND, SENSOR, STREAM
+from lam_ros.nodes.takeover import Takeover
 
 HUMAN_COMMANDS = 200  # two seconds at a gate's rate
-OLDEST_S = 0.5  # of images, beyond their known latency: no command is made of older ones
+SILENCE_S = 1.0  # without features, after which it is said
 GAP_TICKS = 4.5  # a longer pause between two features is the end of one episode and the start of another
 
 
@@ -40,16 +40,15 @@ class ActionNode(PolicyNode):
         )
         self.is_fed = False  # by a perception node in the same process; what it publishes is then not taken twice
         self.hand_over: Callable[[Action], None] | None = None  # to a gate in the same process
+        self._takeover = Takeover(self, self._on_takeover)
 
     def configure(self) -> None:
         self._ready: list[Loaded] = []  # the policies that may be asked for, the newest last
         self.load_policy()
         self._gap_ns = seconds_to_ns(GAP_TICKS / self.robot.policy.rate_hz)
         self._history = StateHistory(self.robot.joint_states)
-        latency_s = max(camera.latency_s for camera in self.robot.cameras.values())
-        self._oldest_ns = seconds_to_ns(OLDEST_S + latency_s)
+        self._oldest_ns = seconds_to_ns(self.robot.oldest_image_s)
         self._last_stamp_ns: int | None = None
-        self._takeover = False
         self._human: deque[tuple[int, np.ndarray]] = deque(maxlen=HUMAN_COMMANDS)  # stamps in ns, and commands
         self._predicted: tuple[Action, np.ndarray] | None = None  # this tick's, and where the arm was
         self._agreement = Agreement(self.contract.joints, *self.robot.position_limits)
@@ -60,7 +59,6 @@ class ActionNode(PolicyNode):
         self._subscriptions_made = [
             self.create_subscription(JointState, self.robot.joint_states.topic, self._on_joint_states, SENSOR),
             self.create_subscription(Image, "lam/features", self._on_features, STREAM),
-            *(self.create_subscription(Bool, "lam/takeover", self._on_takeover, qos) for qos in ANY),
             self.create_subscription(JointState, "lam/command", self._on_sent, STREAM),
         ]
         self.need_joint_states()
@@ -75,6 +73,15 @@ class ActionNode(PolicyNode):
 
     def start(self) -> None:
         self._reset_policy()
+        self._heard_ns = self.now_ns()
+
+    def stop(self) -> None:
+        self.note("policy", OK, "not active")
+
+    def _report(self) -> None:
+        if self.is_active and self.now_ns() - self._heard_ns > seconds_to_ns(SILENCE_S):
+            self.note("policy", WARN, f"no features for {(self.now_ns() - self._heard_ns) / 1e9:.0f} s; see perception")
+        super()._report()
 
     def run_with(self, loaded: Loaded) -> None:
         self.adopt(loaded)
@@ -116,14 +123,12 @@ class ActionNode(PolicyNode):
         errors = zip(self.contract.joints, self._agreement.errors, strict=True)
         return ", ".join(f"{joint} {error:.3g}" for joint, error in errors)
 
-    def _on_takeover(self, message: Bool) -> None:
-        if message.data == self._takeover:
-            return
-        self._takeover, self._predicted = message.data, None
-        self._human.clear()
+    def _on_takeover(self, is_on: bool) -> None:
         if not self.is_active:
             return
-        if message.data:
+        self._predicted = None
+        self._human.clear()
+        if is_on:
             self._reset_policy()
             self._agreement.reset()
         else:
@@ -152,6 +157,7 @@ class ActionNode(PolicyNode):
         """Answer the features of one tick, made by the checkpoint of that digest."""
         if not self.is_active:
             return
+        self._heard_ns = self.now_ns()
         stamp_ns = features.stamp_ns
         last = self._last_stamp_ns
         if last is not None and not 0 <= stamp_ns - last <= self._gap_ns:  # two ticks of a clock may share a frame
@@ -166,7 +172,8 @@ class ActionNode(PolicyNode):
             self.note("policy", ERROR, str(error))
             return
         self._last_stamp_ns = stamp_ns
-        if self._human_drives or self.parameter("shadow"):
+        # Where that is not sure the gate decides, and says what lets the policy go on.
+        if self._takeover.is_sure or self.parameter("shadow"):
             self._stand_beside(action, state)
             return
         if self.hand_over is not None:
@@ -174,11 +181,6 @@ class ActionNode(PolicyNode):
         self._commands.publish(joint_message(self.contract.joints, action.target, stamp_ns))
         self._published += 1
         self.note("policy", OK, "the policy answers")
-
-    @property
-    def _human_drives(self) -> bool:
-        """Whether whoever said so is still there; if not, the gate decides, and says what lets the policy go on."""
-        return self._takeover and self.count_publishers("lam/takeover") > 0
 
     def _check_age(self, stamp_ns: int) -> None:
         """Raises ContractError where the images are so old that the arm may be elsewhere by now."""

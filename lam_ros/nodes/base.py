@@ -25,7 +25,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 from lam_ros.config import RobotConfig, load_robot
-from lam_ros.contract import NANOSECONDS, Contract
+from lam_ros.contract import NANOSECONDS, Contract, seconds_to_ns
 from lam_ros.errors import ConfigError, ContractError, LamError
 from lam_ros.nodes.middleware import is_deaf, restart
 
@@ -36,6 +36,7 @@ NodeType = TypeVar("NodeType", bound=Node)
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 DIAGNOSTICS_PERIOD_S = 1.0
+JOINTS_SILENT_S = 1.0  # after which they are missed on /diagnostics; what moves an arm stops long before
 MATCHING_PERIOD_S = 0.1  # how soon a node says that the last topic it waited for is there
 
 
@@ -51,7 +52,7 @@ class _Basics(Node):
         self.failure: str | None = None
         self.defaults: dict[str, Any] = {}  # of every parameter declared
         self._status: dict[str, tuple[bytes, str]] = {}
-        self._is_measured = False
+        self._measured_ns: int | None = None  # when joint states last arrived
         self._figures: dict[str, Callable[[], object]] = {}
         self._needs: list[tuple[str, str, Callable[[], int]]] = []
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -123,14 +124,14 @@ class _Basics(Node):
 
         Also None for another's message on the same topic, a gripper's or a base's, once the robot's own have come.
         """
-        if self._is_measured and self.contract.is_foreign(message.name):
+        if self._measured_ns is not None and self.contract.is_foreign(message.name):
             return None
         try:
             positions = self.contract.in_order(message.name, message.position, "joint_states")
         except ContractError as error:
             self.note("joint states", ERROR, str(error))
             return None
-        self._is_measured = True
+        self._measured_ns = self.now_ns()
         self.note("joint states", OK, "every joint is measured")
         return positions
 
@@ -143,12 +144,16 @@ class _Basics(Node):
         self._needs.append((what, topic, is_there))
 
     def need_publisher(self, topic: str) -> None:
-        self.need("publishes", self.resolve_topic_name(topic), lambda: self.count_publishers(topic))
+        self.need("publishes", self.resolve_topic_name(topic), lambda: self.publishers_of(topic))
+
+    def publishers_of(self, topic: str) -> int:
+        """How many publishers a topic has, under the name it is remapped to; rclpy counts those of the other."""
+        return int(self.count_publishers(self.resolve_topic_name(topic)))
 
     def need_joint_states(self) -> None:
         """Need the arm's, and show whether they arrive: the graph knows a publisher before its messages reach us."""
         self.need_publisher(self.robot.joint_states.topic)
-        self.figure("joints measured", lambda: self._is_measured)
+        self.figure("joints measured", lambda: self._measured_ns is not None)
 
     def need_subscriber(self, publisher: Any) -> None:
         self.need("takes", publisher.topic_name, publisher.get_subscription_count)
@@ -175,6 +180,10 @@ class _Basics(Node):
         if is_deaf():
             raise DeafError
         self._check_topics()
+        if self._measured_ns is not None:
+            silent_ns = self.now_ns() - self._measured_ns
+            if silent_ns > seconds_to_ns(JOINTS_SILENT_S):
+                self.note("joint states", WARN, f"none for {silent_ns / NANOSECONDS:.0f} s; check the robot driver")
         self.publish_diagnostics()
 
     def publish_diagnostics(self) -> None:
@@ -367,7 +376,9 @@ def run(
             raise KeyboardInterrupt
         told_to_stop.append(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # A closed terminal says SIGHUP; under nohup it is ignored, and stays so.
+    ends = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    for number in ends:
         signal.signal(number, stop)
     try:
         # Our own handlers: the callback that is running ends as usual, and nodes close while they can still speak.
@@ -400,7 +411,7 @@ def run(
         sys.stderr.write("the middleware's shared memory was deleted by another process; this node starts anew.\n")
     finally:
         # Whoever asks again must not cut off an arm that brakes, or an episode that is being sealed.
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ends:
             signal.signal(number, lambda number, frame: sys.stderr.write("ending; what is recorded is sealed first.\n"))
         for node in nodes:
             node.close()
@@ -416,4 +427,8 @@ def run(
 
 
 def resolve(path: str) -> Path:
-    return Path(path).expanduser().resolve()
+    """An absolute path; raises ConfigError for the home of nobody."""
+    try:
+        return Path(path).expanduser().resolve()
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: {error}") from None

@@ -19,14 +19,15 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
-from std_msgs.msg import Bool, String
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from lam_ros.errors import BringUpError
 from lam_ros.images import rgb_from_image
 from lam_ros.learning.evaluation import EpisodeResult
 from lam_ros.nodes.base import make_executor
-from lam_ros.nodes.qos import ANY, LATCHED, STREAM
+from lam_ros.nodes.qos import LATCHED, STREAM
+from lam_ros.nodes.takeover import Takeover
 
 READY_S = 60.0  # a cold start imports torch, on a busy machine
 ANSWER_S = 600.0  # a long take is read back before it is sealed
@@ -61,10 +62,8 @@ class Conductor:
         self.events: list[str] = []  # what was said on recorder/event
         self._event_publisher = self._node.create_publisher(String, "recorder/event", LATCHED)
         self._node.create_subscription(String, "recorder/event", lambda event: self.events.append(event.data), LATCHED)
-        self._takeover = False  # as was last said
+        self._takeover = Takeover(self._node, self._on_takeover)
         self.was_taken_over = False  # whether a human has driven since somebody set it to False
-        for qos in ANY:
-            self._node.create_subscription(Bool, "lam/takeover", self._on_takeover, qos)
         self._clients: dict[str, Any] = {}
         self._film: list[tuple[str, np.ndarray]] | None = None
 
@@ -75,14 +74,13 @@ class Conductor:
         for status in message.status:
             self._figures[status.name.rpartition("/")[2]] = {entry.key: entry.value for entry in status.values}
 
-    def _on_takeover(self, message: Bool) -> None:
-        self._takeover = message.data
-        self.was_taken_over |= message.data
+    def _on_takeover(self, is_on: bool) -> None:
+        self.was_taken_over |= is_on
 
     @property
     def is_taken_over(self) -> bool:
         """Whether a human drives: it was said, and not by somebody who has ended since."""
-        return self._takeover and self._node.count_publishers("lam/takeover") > 0
+        return self._takeover.is_sure
 
     def tell(self, event: str) -> None:
         """Say something on ``recorder/event``, for lights and sounds."""

@@ -26,7 +26,7 @@ from lam_ros.share import share_path
 MATCH_PERIOD_S = 0.3
 BACKLOG_BYTES = 1 << 20
 PATIENCE_S = 15.0  # for the sender of frames, which on a busy machine starts late
-COMMANDERS = ("gate",)  # who may command the robot
+COMMANDER = "gate"  # may command the robot, one of it
 ENOUGH = 0.98  # of the frames
 FRAMES = 32  # that a driver's shared memory should hold; 19 of 27 KB were filled for good by a few killed subscribers
 LATE_SHARE = 0.5  # of a camera's period that the way may take
@@ -169,11 +169,13 @@ class DoctorNode(PlainNode):
 
     def _commanders(self) -> Iterator[Finding]:
         topic = self.resolve_topic_name(self.robot.command.topic)
-        others = sorted({p.node_name for p in self.get_publishers_info_by_topic(topic)} - {*COMMANDERS})
-        if others:
+        names = sorted(p.node_name for p in self.get_publishers_info_by_topic(topic))
+        if COMMANDER in names:
+            names.remove(COMMANDER)
+        if names:
             yield Finding(
                 "failure",
-                f"{', '.join(others)} publishes on {topic} too",
+                f"{', '.join(names)} publishes on {topic} too",
                 "an arm with two masters jumps between them, and the gate cannot limit the other.",
                 f"ros2 topic info -v {topic}; stop it, or let it publish on teleop/command",
             )

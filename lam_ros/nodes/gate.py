@@ -11,15 +11,17 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from lam_ros.contract import Action, seconds_to_ns
-from lam_ros.control.gate import Driver, Gate, Request, Rules, Sent
+from lam_ros.control.gate import CATCHING_UP, Driver, Gate, Orders, Request, Rules, Sent
 from lam_ros.control.setpoints import Setpoints
-from lam_ros.errors import ContractError
+from lam_ros.errors import ConfigError, ContractError
 from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, stamp_to_ns
 from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES, joint_message, robot_command
 from lam_ros.nodes.middleware import was_restarted
 from lam_ros.nodes.qos import ANY, COMMAND, SENSOR, STREAM
+from lam_ros.nodes.takeover import Takeover
 
-BRAKING_S = 2.0  # at most, for an arm to come to rest before the gate ends
+MOST_BRAKING_S = 5.0  # for an arm to come to rest before its gate ends: who ends nodes waits about twice as long
+SILENCE_S = 1.0  # after which what was said of a driver no longer holds
 
 
 class GateNode(LamNode):
@@ -30,17 +32,34 @@ class GateNode(LamNode):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("gate", **kwargs)
         self.is_fed = False  # by an action node in the same process; what it publishes is then not taken twice
+        # People are heard from here to the end, configured or not.
+        self._orders = Orders(is_stopped=was_restarted())
+        if self._orders.is_stopped:
+            self.note("emergency stop", ERROR, "this node began anew and may have missed one; call lam/reset_estop")
+        self._takeover = Takeover(self, self._on_takeover)
+        for (
+            qos
+        ) in ANY:  # latched from before this node was there, reliable so that a lost packet comes again, best effort
+            self.create_subscription(Bool, "lam/estop", self._on_estop, qos)
+        self.create_service(Trigger, "lam/estop_now", self._on_estop_now)
+        self.create_service(Trigger, "lam/reset_estop", self._on_reset_estop)
+        self.create_service(Trigger, "lam/resume", self._on_resume)
+        self.figure("emergency stop", lambda: self._orders.is_stopped)
 
     def configure(self) -> None:
         self._is_simulated = bool(self.parameter("use_sim_time"))
-        is_new = not hasattr(self, "_gate")
-        is_stopped = was_restarted() if is_new else self._gate.is_stopped
-        self._gate = Gate(Rules.of(self.robot, self.robot_file))
-        self._gate.is_stopped = is_stopped
+        rules = Rules.of(self.robot, self.robot_file)
+        self._braking_s = rules.limits.braking_s
+        if self._braking_s > MOST_BRAKING_S:
+            raise ConfigError(
+                f"from full speed this arm takes {self._braking_s:.1f} s to stop, more than {MOST_BRAKING_S:g}; give "
+                "its joints less velocity or more acceleration and jerk."
+            )
+        self._gate = Gate(rules, self._orders)
         self._period_s = 1.0 / self.robot.gate.rate_hz
-        self._setpoints = None if self.robot.command.type == "joint_trajectory" else Setpoints(self._period_s)
-        if is_new and is_stopped:
-            self.note("emergency stop", ERROR, "this node began anew and may have missed one; call lam/reset_estop")
+        takes_trajectories = self.robot.command.type == "joint_trajectory"
+        self._setpoints = None if takes_trajectories else Setpoints(self._period_s, rules.limits.velocity)
+        self._heard_ns: dict[Driver, int] = {}
         self._sent_count = 0
         self._last_driver: Driver | None = None
         self._refused_count = 0
@@ -54,15 +73,6 @@ class GateNode(LamNode):
                 JointState, "lam/policy_command", partial(self._on_request, Driver.POLICY), COMMAND
             ),
             self.create_subscription(JointState, "teleop/command", partial(self._on_request, Driver.TELEOP), COMMAND),
-            # Anyone may take over and press the stop, with any QoS: latched from before this node was there, reliable
-            # so that a lost packet comes again, best effort.
-            *(self.create_subscription(Bool, "lam/takeover", self._on_takeover, qos) for qos in ANY),
-            *(self.create_subscription(Bool, "lam/estop", self._on_estop, qos) for qos in ANY),
-        ]
-        self._services_made = [
-            self.create_service(Trigger, "lam/estop_now", self._on_estop_now),
-            self.create_service(Trigger, "lam/reset_estop", self._on_reset_estop),
-            self.create_service(Trigger, "lam/resume", self._on_resume),
         ]
         # On a steady clock, so that it goes on when simulated time does not.
         self._watchdog = self.create_timer(self._period_s, self._on_tick, clock=self._steady)
@@ -72,23 +82,32 @@ class GateNode(LamNode):
         self.figure("commands sent", lambda: self._sent_count)
         self.figure("requests refused", lambda: self._refused_count)
         self.figure("astray", lambda: self._gate.astray)
-        self.figure("emergency stop", lambda: self._gate.is_stopped)
 
     def _check_topics(self) -> None:
         super()._check_topics()
         if not self._needs:  # not configured
             return
-        others = self.count_publishers(self.robot.command.topic) - 1
+        others = self.publishers_of(self.robot.command.topic) - 1
         said = f"{others} more publish {self._to_robot.topic_name}; end them: two who command one arm fight over it"
         self.note("rivals", WARN if others > 0 else OK, said if others > 0 else "nobody else commands the robot")
 
+    def _report(self) -> None:
+        if self.is_active:
+            for driver, heard_ns in self._heard_ns.items():
+                if self.now_ns() - heard_ns > seconds_to_ns(SILENCE_S):
+                    self.note(driver.value, OK, "silent")
+        super()._report()
+
     def start(self) -> None:
         self._gate.reset()
+        self._heard_ns.clear()
+        self.note("gate", OK, "nobody drives yet")
 
     def stop(self) -> None:
         """Bring the arm to rest within its limits, since nobody watches it from here on."""
-        now_ns = self.now_ns()
-        for _ in range(round(BRAKING_S / self._period_s)):
+        self.note("gate", OK, "not active")
+        now_ns, end_s = self.now_ns(), time.monotonic() + CATCHING_UP * self._braking_s + SILENCE_S
+        while time.monotonic() < end_s:
             sent = self._gate.brake("the gate is not active.", now_ns)
             if sent is not None:
                 self._send(sent)
@@ -105,7 +124,7 @@ class GateNode(LamNode):
     def _on_joint_states(self, message: JointState) -> None:
         position = self.joint_positions(message)
         if position is not None:
-            self._gate.measured(position, self._time_of(message.header.stamp))
+            self._gate.measured(position, self._time_of(message.header.stamp), stamp_to_ns(message.header.stamp))
 
     def _time_of(self, stamp: Any) -> int:
         """Now. Simulated time is at least what a message says: its clock's own message may come a moment later."""
@@ -119,9 +138,9 @@ class GateNode(LamNode):
             target = self.contract.in_order(message.name, message.position, f"the command of {driver.value}")
         except ContractError as error:
             self._refused_count += 1
+            self._heard_ns[driver] = self.now_ns()
             self.note(driver.value, ERROR, str(error))
             return
-        self.note(driver.value, OK, "its commands fit the robot")
         self._request(Request(driver, target, stamp_to_ns(message.header.stamp)))
 
     def take(self, action: Action) -> None:
@@ -130,11 +149,14 @@ class GateNode(LamNode):
             self._request(Request(Driver.POLICY, action.target, action.stamp_ns))
 
     def _request(self, request: Request) -> None:
-        sent = self._gate.request(request, self.now_ns())
+        now_ns = self.now_ns()
+        sent = self._gate.request(request, now_ns)
+        self._heard_ns[request.driver] = now_ns
         if sent is None:
             self._refused_count += 1
-            self.note("gate", WARN, self._gate.refusal)
+            self.note(request.driver.value, WARN, self._gate.refusal)
             return
+        self.note(request.driver.value, OK, "its commands fit the robot")
         self._send(sent)
         if self._gate.warning:
             self.note("gate", WARN, f"{request.driver.value} drives; {self._gate.warning}")
@@ -171,8 +193,8 @@ class GateNode(LamNode):
             self._last_driver = sent.driver
             self.get_logger().info(f"{sent.driver.value} drives")
 
-    def _on_takeover(self, message: Bool) -> None:
-        self._gate.takeover = message.data
+    def _on_takeover(self, is_on: bool) -> None:
+        self._orders.takeover = is_on
 
     def _on_estop(self, message: Bool) -> None:
         if message.data:
@@ -184,30 +206,29 @@ class GateNode(LamNode):
         return response
 
     def _stop_now(self, source: str) -> None:
-        self._gate.estop()
+        self._orders.is_stopped = True
         self.note("emergency stop", ERROR, f"pressed over {source}; lam/reset_estop lets it move again")
         self._on_tick()
 
     def _on_reset_estop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._gate.reset_estop()
+        self._orders.is_stopped = False
+        if hasattr(self, "_gate"):
+            self._gate.reset_estop()  # and a joint that went astray
         self.note("emergency stop", OK, "released")
         response.success, response.message = True, "released; the next request moves the arm"
         return response
 
     def _on_resume(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        if self._gate.takeover and self.count_publishers("lam/takeover"):
+        if not self._takeover.resume():
             response.message = "a human is driving: lam/takeover is true. Let go first."
             return response
-        self._gate.takeover = False  # whoever said so has ended
-        self._gate.resume()
+        self._orders.human_drove = False
         response.success, response.message = True, "the policy may go on"
         return response
 
     def _forget(self) -> None:
         for subscription in self._subscriptions_made:
             self.destroy_subscription(subscription)
-        for service in self._services_made:
-            self.destroy_service(service)
         self.destroy_timer(self._watchdog)
         for publisher in (self._to_robot, self._sent):
             self.destroy_publisher(publisher)

@@ -35,8 +35,8 @@ def start(name: str, args: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("MUJOCO_GL", "egl")
     keep_memory()
-    if os.environ.get(FOLLOW_PARENT):
-        follow_parent()
+    if os.environ.get(FOLLOW_PARENT, "").isdecimal():
+        follow_parent(int(os.environ[FOLLOW_PARENT]))
     try:
         from lam_ros.nodes.base import run
 

@@ -22,7 +22,7 @@ from visualization_msgs.msg import MarkerArray
 
 from lam_ros.contract import seconds_to_ns
 from lam_ros.errors import ContractError, SimulationError
-from lam_ros.nodes.base import ERROR, OK, PlainNode, ns_to_stamp, stamp_to_ns
+from lam_ros.nodes.base import ERROR, OK, NodeFailedError, PlainNode, ns_to_stamp, stamp_to_ns
 from lam_ros.nodes.images import compressed_message, image_message
 from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES, command_positions, joint_message
 from lam_ros.nodes.qos import COMMAND, LATCHED, STREAM
@@ -33,6 +33,7 @@ from lam_ros.simulation.tasks import TASKS
 BETWEEN_EPISODES_S = 0.5  # of simulated time without frames: nodes see the pause, and begin anew
 SETTLING_STEPS = 3  # joint states of the arm in its new place, heard by everyone before its first frame
 MAX_CATCH_UP_S = 0.1
+LOOK_S = 0.5  # for a robot in this ROS domain, before anything is published that could set it moving
 
 
 class SimulationNode(PlainNode):
@@ -65,13 +66,9 @@ class SimulationNode(PlainNode):
         self._latencies_ms: list[float] = []
         self._make_interfaces()
         self._publish_status()
-        if self._mode == "realtime":
-            self._begin()
-            self._wall_s = time.monotonic()
-            self._since_frame_s = 0.0
-            self.create_timer(self._joint_step_s, self._keep_pace, clock=self._steady)
-        else:
-            self.create_timer(self._joint_step_s, self._pulse, clock=self._steady)
+        self._begins_s = time.monotonic() + LOOK_S
+        self._has_begun = False
+        self.create_timer(self._joint_step_s, self._on_timer, clock=self._steady)
 
     def _make_interfaces(self) -> None:
         self._clock_publisher = self.create_publisher(ClockMessage, "/clock", 10)
@@ -125,6 +122,27 @@ class SimulationNode(PlainNode):
         self._begin()
         response.success, response.message = True, str(self._seed)
         return response
+
+    def _on_timer(self) -> None:
+        self._need_to_be_alone()
+        if time.monotonic() < self._begins_s:
+            return
+        if self._mode == "lockstep":
+            self._pulse()
+        elif self._has_begun:
+            self._keep_pace()
+        else:
+            self._begin()
+            self._wall_s, self._since_frame_s = time.monotonic(), 0.0
+        self._has_begun = True
+
+    def _need_to_be_alone(self) -> None:
+        """Raises NodeFailedError where an arm is in this ROS domain: what drives the simulated one would drive it."""
+        if self.publishers_of(self.robot.joint_states.topic) > 1:
+            raise NodeFailedError(
+                f"somebody else publishes {self._joints.topic_name}: a robot, or another simulator, is in this ROS "
+                "domain, and would be driven too. End it, or `export ROS_DOMAIN_ID=` another number for the simulation."
+            )
 
     # Episodes
 

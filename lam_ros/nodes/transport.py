@@ -64,7 +64,7 @@ class Receiver:
         for i, arrivals in enumerate(self._arrivals):
             node.create_subscription(Image, TOPIC.format(i), arrivals.take, SENSOR, raw=True)
         command = [sys.executable, "-m", "lam_ros.nodes.transport", *self._sizes]
-        environment = {**node_environment(), FOLLOW_PARENT: "1"}
+        environment = {**node_environment(), FOLLOW_PARENT: str(os.getpid())}
         self._sender = subprocess.Popen(command, env=environment)
 
     @property
@@ -126,6 +126,5 @@ class Sender(Node):
 
 
 if __name__ == "__main__":
-    if os.environ.get(FOLLOW_PARENT):
-        follow_parent()
+    follow_parent(int(os.environ[FOLLOW_PARENT]))
     sys.exit(run([lambda: Sender(sys.argv[1:])]))

@@ -94,18 +94,18 @@ def test_a_human_beats_the_policy_until_it_has_been_quiet(gate: Gate) -> None:
 
 
 def test_a_takeover_shuts_the_policy_out_for_as_long_as_it_lasts(gate: Gate) -> None:
-    gate.takeover = True
+    gate.orders.takeover = True
     gate.measured(START, ns(5.0))
     assert ask(gate, Driver.POLICY, 5.0) is None
     assert ask(gate, Driver.TELEOP, 5.0) is not None
-    gate.takeover = False
+    gate.orders.takeover = False
     gate.measured(START, ns(6.0))
     assert ask(gate, Driver.POLICY, 6.0) is not None
 
 
 def test_the_emergency_stop_is_latched_over_reset(gate: Gate) -> None:
     gate.measured(START, ns(0.0))
-    gate.estop()
+    gate.orders.is_stopped = True
     assert ask(gate, Driver.TELEOP, 0.0) is None
     assert gate.refusal == "the emergency stop is pressed; call lam/reset_estop when it is safe."
     gate.reset()
@@ -135,7 +135,7 @@ def brake(gate: Gate, from_s: float) -> list[np.ndarray]:
 
 def test_an_emergency_stop_brakes_to_rest_within_the_acceleration_limit(gate: Gate) -> None:
     last_s = drive(gate, 0.2)
-    gate.estop()
+    gate.orders.is_stopped = True
     positions = brake(gate, last_s)
     assert gate.refusal == "the emergency stop is pressed."
     speeds = np.diff(positions, axis=0) / 0.01
@@ -208,7 +208,7 @@ def test_a_new_driver_comes_to_full_speed_slowly() -> None:
 def test_after_a_hold_the_first_step_is_a_short_one(gate: Gate) -> None:
     gate.measured(FAR, 0)
     assert ask(gate, Driver.POLICY, 0.0, FAR) is not None
-    gate.estop()
+    gate.orders.is_stopped = True
     gate.tick(ns(0.01))
     gate.reset_estop()
     gate.measured(FAR, ns(0.14))
@@ -226,7 +226,7 @@ def test_after_a_human_the_policy_waits_where_it_is_told_to() -> None:
         gate.measured(START, ns(now_s))
         assert ask(gate, Driver.POLICY, now_s) is None
         assert gate.refusal == "a human drove and has let go; call lam/resume to let the policy go on."
-    gate.resume()
+    gate.orders.human_drove = False
     assert ask(gate, Driver.POLICY, 3.0) is not None
 
 
@@ -289,8 +289,8 @@ def test_a_joint_that_lags_as_joints_do_is_let_alone() -> None:
 def box(upper: float) -> Rules:
     """The first joint may go no further than ``upper``."""
 
-    def trespass(position: np.ndarray, enough_m: float) -> Trespass:
-        return Trespass(max(0.0, position[0] - upper), f"the lift would be at {position[0]:.2f}")
+    def trespass(position: np.ndarray, allowed: Trespass | None) -> Trespass:
+        return Trespass({"lift": (max(0.0, position[0] - upper), f"the lift would be at {position[0]:.2f}")})
 
     return Rules(LIMITS, STALENESS_S, workspace=trespass)
 
@@ -325,14 +325,14 @@ def test_an_arm_found_outside_its_workspace_may_come_back_but_not_go_further() -
 
 def test_a_clock_that_began_anew_lets_the_gate_begin_anew(gate: Gate) -> None:
     drive(gate, 0.5)
-    gate.takeover = True
+    gate.orders.takeover = True
     assert ask(gate, Driver.TELEOP, -3.0) is None
     assert gate.refusal == "no joint states have arrived yet; check the robot driver."
     gate.measured(START, ns(-2.9))
     sent = ask(gate, Driver.TELEOP, -2.9)
     assert sent is not None
     assert np.all(np.abs(sent.position - START) <= LIMITS.acceleration * 0.02**2)
-    assert gate.takeover, "who took over drives on"
+    assert gate.orders.takeover, "who took over drives on"
 
 
 def test_a_clock_that_stumbles_back_moves_nothing(gate: Gate) -> None:
@@ -384,20 +384,20 @@ def test_whatever_happens_only_who_may_drive_is_obeyed_and_within_limits(
             measured, measured_s = np.array(place), now_s
             gate.measured(measured, ns(now_s))
         elif kind == "estop":
-            gate.estop()
+            gate.orders.is_stopped = True
             stopped = True
         elif kind == "reset":
             gate.reset_estop()
             stopped = False
         elif kind == "takeover":
-            gate.takeover = not gate.takeover
+            gate.orders.takeover = not gate.orders.takeover
         elif kind == "tick":
             sent = gate.tick(ns(now_s))
             assert sent is None or sent.driver is Driver.HOLD
         else:
             driver = Driver(kind)
             teleop_s = now_s if driver is Driver.TELEOP else teleop_s
-            human = gate.takeover or now_s - teleop_s <= STALENESS_S
+            human = gate.orders.takeover or now_s - teleop_s <= STALENESS_S
             may = np.isfinite(target).all() and not stopped and now_s - measured_s <= STALENESS_S
             may = may and (driver is Driver.TELEOP or not human)
             sent = ask(gate, driver, now_s, np.array(target))

@@ -9,6 +9,7 @@ from lam_ros.control.gate import Driver, Sent
 from lam_ros.control.setpoints import Setpoints
 
 MS = 1_000_000
+FAST = np.array([100.0])
 
 
 def sent(start: float, position: float, reach_in_s: float) -> Sent:
@@ -21,20 +22,20 @@ def ways(setpoints: Setpoints, from_ms: int, to_ms: int) -> list[float]:
 
 
 def test_a_step_is_spread_evenly_over_its_time() -> None:
-    setpoints = Setpoints(0.01)
+    setpoints = Setpoints(0.01, FAST)
     first = setpoints.begin(sent(1.0, 2.0, 0.05), 0)
     assert first == pytest.approx([1.2])
     assert ways(setpoints, 10, 100) == pytest.approx([1.4, 1.6, 1.8, 2.0])
 
 
 def test_a_step_as_short_as_a_period_is_given_at_once() -> None:
-    setpoints = Setpoints(0.01)
+    setpoints = Setpoints(0.01, FAST)
     assert setpoints.begin(sent(1.0, 2.0, 0.004), 0) == pytest.approx([2.0])
     assert ways(setpoints, 10, 50) == []
 
 
 def test_what_comes_before_the_end_of_a_way_goes_on_from_where_it_is() -> None:
-    setpoints = Setpoints(0.01)
+    setpoints = Setpoints(0.01, FAST)
     setpoints.begin(sent(1.0, 2.0, 0.05), 0)
     ways(setpoints, 10, 20)
     assert setpoints.begin(sent(2.0, 2.4, 0.02), 20 * MS) == pytest.approx([1.4 + 0.5])
@@ -42,6 +43,16 @@ def test_what_comes_before_the_end_of_a_way_goes_on_from_where_it_is() -> None:
 
 
 def test_after_a_pause_it_begins_where_the_arm_was_found() -> None:
-    setpoints = Setpoints(0.01)
+    setpoints = Setpoints(0.01, FAST)
     setpoints.begin(sent(1.0, 2.0, 0.01), 0)
     assert setpoints.begin(sent(-3.0, -2.0, 0.02), 900 * MS) == pytest.approx([-2.5])
+
+
+def test_asked_late_it_makes_up_for_that_within_the_velocity_limits() -> None:
+    setpoints = Setpoints(0.01, np.array([20.0]))
+    given = [setpoints.begin(sent(1.0, 2.0, 0.05), 0)[0]]
+    given += ways(setpoints, 40, 50)  # as the process was busy with something else
+    given.append(setpoints.begin(sent(2.0, 3.0, 0.05), 50 * MS)[0])
+    given += ways(setpoints, 90, 200)
+    assert np.diff(given).max() == pytest.approx(1.25 * 20.0 * 0.01)
+    assert given[-1] == 3.0

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from lam_ros.config import ConfigError, RobotConfig, WorkspaceConfig, from_mapping, urdf_path
-from lam_ros.control.gate import Driver, Gate, Request, Rules
+from lam_ros.control.gate import Driver, Gate, Request, Rules, Trespass
 from lam_ros.control.kinematics import Kinematics
 from lam_ros.control.limits import MotionLimits
 from lam_ros.control.workspace import Workspace
 
 HOME = np.array([0.0, 0.0, 0.6, 0.0, 1.0, 0.0, 0.02])
 FOLDED = np.array([0.0, 1.0, 1.9, 0.0, 2.1, 0.0, 0.02])
+OUTSIDE = np.array([0.5, 0.0, 0.6, 0.0, 1.0, 0.0, 0.02])  # of the boxes below, in y
+NOTHING = Trespass()
 
 
 def workspace(robot: RobotConfig, **described: object) -> Workspace:
@@ -26,37 +28,34 @@ def test_the_tool_is_where_kinematics_say(robot: RobotConfig) -> None:
         position = rng.uniform(lower, upper)
         tool, _ = kinematics.tool_pose(position)
         described = {axis: [float(at) - 0.01, float(at) + 0.01] for axis, at in zip("xyz", tool, strict=True)}
-        assert workspace(robot, **described).trespass(position).depth_m == 0.0
+        assert workspace(robot, **described).trespass(position).found == {}
         described["z"] = [float(tool[2]) + 0.02, float(tool[2]) + 0.03]
         found = workspace(robot, **described).trespass(position)
-        assert found.depth_m == pytest.approx(0.02, abs=1e-9)
-        assert found.words.startswith(f"the tool would be at z {tool[2]:.3f} m, outside")
+        assert found.depth_m("z") == pytest.approx(0.02, abs=1e-9)
+        assert found.beyond(NOTHING).startswith(f"the tool would be at z {tool[2]:.3f} m, outside")
 
 
 def test_links_that_meet_are_found_and_neighbours_are_not(robot: RobotConfig) -> None:
     judged = workspace(robot, self_clearance_m=0.02)
-    assert judged.trespass(HOME).depth_m == 0.0
-    found = judged.trespass(FOLDED)
-    assert found.depth_m > 0.0
-    assert "would be 0.0" in found.words
-    assert workspace(robot).trespass(FOLDED).depth_m == 0.0, "no clearance asked for, none looked at"
+    assert judged.trespass(HOME).found == {}
+    assert "would be 0.0" in judged.trespass(FOLDED).beyond(NOTHING)
+    assert workspace(robot).trespass(FOLDED).found == {}, "no clearance asked for, none looked at"
 
 
 def test_a_wider_clearance_is_met_sooner(robot: RobotConfig) -> None:
     near, wide = (workspace(robot, self_clearance_m=clearance) for clearance in (0.005, 0.06))
     shares = np.linspace(0.0, 1.0, 200)
-    first = [
-        next(s for s in shares if judged.trespass(HOME + s * (FOLDED - HOME)).depth_m > 0) for judged in (near, wide)
-    ]
+    first = [next(s for s in shares if judged.trespass(HOME + s * (FOLDED - HOME)).found) for judged in (near, wide)]
     assert first[1] < first[0]
 
 
-@pytest.mark.parametrize("allowed_m", [0.0, 0.005, 0.03])
-def test_a_short_look_judges_as_a_long_one(robot: RobotConfig, allowed_m: float) -> None:
+@pytest.mark.parametrize("place", [HOME, OUTSIDE, FOLDED])
+def test_a_short_look_judges_as_a_long_one(robot: RobotConfig, place: np.ndarray) -> None:
     judged, rng = workspace(robot, z=[0.05, 0.5], self_clearance_m=0.03), np.random.default_rng(0)
     places = rng.uniform(*robot.position_limits, (300, len(HOME)))
-    outside = [judged.trespass(place).depth_m > allowed_m for place in places]
-    assert [judged.trespass(place, allowed_m).depth_m > allowed_m for place in places] == outside
+    allowed = judged.trespass(place)
+    outside = [bool(judged.trespass(place).beyond(allowed)) for place in places]
+    assert [bool(judged.trespass(place, allowed).beyond(allowed)) for place in places] == outside
     assert 30 < sum(outside) < 270
 
 
@@ -93,8 +92,31 @@ def test_the_gate_keeps_the_arm_in_its_box_whatever_is_asked(robot: RobotConfig,
         sent = gate.request(Request(Driver.POLICY, goal, now_ns), now_ns)
         assert sent is not None
         last, warned = sent.position, warned + bool(gate.warning)
-        assert judged.trespass(last).depth_m <= 1e-5
+        assert not judged.trespass(last).beyond(NOTHING)
     assert warned > 20
+
+
+@pytest.mark.parametrize("rule", ["z", "links"])
+def test_an_arm_beside_its_box_is_held_to_every_other_rule(robot: RobotConfig, rule: str) -> None:
+    """Found outside in y by more than what it is asked to break elsewhere."""
+    judged = workspace(robot, y=[-0.02, 0.02], z=[0.05, 0.5], self_clearance_m=0.02)
+    allowed = judged.trespass(OUTSIDE)
+    assert allowed.depth_m("y") > 0.05
+    assert set(allowed.found) == {"y"}
+    gate = Gate(Rules(MotionLimits.of(robot), 0.15, workspace=judged.trespass))
+    below = np.array([0.5, 0.9, 0.8, 0.0, 0.0, 0.0, 0.02])
+    goal = below if rule == "z" else FOLDED + np.eye(7)[0] * 0.5
+    broken = set(judged.trespass(goal).found) - {"y"}
+    assert broken == {"z"} if rule == "z" else broken - {"z"}
+    last, warned = OUTSIDE, ""
+    for tick in range(100):
+        now_ns = tick * 50_000_000
+        gate.measured(last, now_ns)
+        sent = gate.request(Request(Driver.POLICY, goal, now_ns), now_ns)
+        assert sent is not None
+        last, warned = sent.position, warned or gate.warning
+        assert not judged.trespass(last).beyond(allowed)
+    assert warned
 
 
 def test_what_cannot_be_checked_is_refused(robot: RobotConfig) -> None:

@@ -124,14 +124,18 @@ class Slow(PlainNode):
         print("sealed", flush=True)
 
 arguments = ["--ros-args", "-p", "robot:=desk_arm"]
-threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+threading.Timer(1.0, os.kill, (os.getpid(), signal.FIRST)).start()
 raise SystemExit(run([Slow], arguments))
 """
 
 
-def test_who_asks_twice_does_not_cut_off_what_is_being_sealed(domain):
+@pytest.mark.parametrize("first", ["SIGINT", "SIGHUP"])  # the second: its terminal is closed
+def test_who_asks_twice_does_not_cut_off_what_is_being_sealed(domain, first):
     process = subprocess.Popen(
-        [sys.executable, "-c", IMPATIENT], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-c", IMPATIENT.replace("FIRST", first)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     lines_until(process, "closing")
     process.send_signal(signal.SIGINT)

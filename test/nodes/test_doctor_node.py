@@ -14,6 +14,7 @@ from sensor_msgs.msg import Image
 from trajectory_msgs.msg import JointTrajectory
 
 from lam_ros.nodes.doctor import DoctorNode
+from lam_ros.nodes.gate import GateNode
 from lam_ros.nodes.images import image_message
 
 
@@ -66,6 +67,12 @@ def test_what_is_missing_stale_or_commands_beside_the_gate_is_told(graph, arm, r
         return "probe publishes on /robot/command too" in failures and "joint_states is stamped 5.0 s ago" in failures
 
     graph.until(is_told)
+
+
+def test_two_gates_are_told(graph, arm, robot, doctor):
+    for _ in range(2):
+        graph.add(GateNode, activate=False, robot="desk_arm").trigger_configure()
+    graph.until(lambda: "gate publishes on /robot/command too" in told(doctor, "failure"))
 
 
 def test_a_picture_of_another_size_is_told(graph, doctor, paced):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import time
+from functools import partial
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.srv import GetParameters
 from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import JointState
@@ -13,7 +16,7 @@ from std_msgs.msg import Bool, Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from lam_ros.nodes.base import OK
+from lam_ros.nodes.base import OK, WARN
 from lam_ros.nodes.gate import GateNode
 from lam_ros.nodes.middleware import RESTARTS
 from lam_ros.nodes.qos import LATCHED, SENSOR, STREAM
@@ -35,13 +38,13 @@ def request(robot, position, stamp_ns=STAMP, names=None):
     return message
 
 
-def drive(graph, arm, publisher, message, count=1):
+def drive(graph, arm, publisher, message, count=1, measured_ns=STAMP):
     """Measure, then ask, ``count`` times; each once the gate has heard of the measurement."""
     sent = graph.listen(JointState, "lam/command")
     graph.until(lambda: graph.probe.count_subscribers("lam/command") > 0)
 
     def again():
-        arm.publish_state(STAMP)
+        arm.publish_state(measured_ns)
         publisher.publish(message)
         graph.executor.spin_once(timeout_sec=0.01)
         return len(sent) >= count
@@ -80,7 +83,7 @@ def test_a_controller_that_goes_where_it_is_told_at_once_gets_the_way_in_small_s
     to_robot = graph.listen(Float64MultiArray, "forward_position_controller/commands")
     policy = graph.talk(JointState, "lam/policy_command")
     sent = drive(graph, arm, policy, request(robot, [1.0] + [0.0] * 6), count=1)
-    graph.until(lambda: gate._gate.rests and gate._setpoints._from is None)
+    graph.until(lambda: gate._gate.rests and not gate._setpoints._is_under_way)
     graph.until(lambda: to_robot[-1].data[0] == sent[-1].position[0])
     assert len(to_robot) > len(sent)
     waist = np.array([message.data[0] for message in to_robot])
@@ -114,7 +117,7 @@ def test_emergency_stop_over_topic_and_service_is_latched(graph, arm, robot, gat
     sent = drive(graph, arm, policy, request(robot, [0.5] + [0.0] * 6), count=3)
     assert sent[-1].header.frame_id == "policy"
     assert graph.ask(Trigger, "lam/estop_now").success
-    assert gate._gate.is_stopped
+    assert gate._gate.orders.is_stopped
 
 
 @pytest.mark.parametrize(("qos", "ways"), [(LATCHED, 3), (STREAM, 2), (SENSOR, 1)])
@@ -122,23 +125,23 @@ def test_an_emergency_stop_is_heard_with_any_qos_and_by_a_reliable_way_where_the
     button = graph.talk(Bool, "lam/estop", qos)
     graph.until(lambda: button.get_subscription_count() == ways)
     button.publish(Bool(data=True))
-    graph.until(lambda: gate._gate.is_stopped)
+    graph.until(lambda: gate._gate.orders.is_stopped)
 
 
 def test_a_gate_that_is_configured_anew_stays_stopped(graph, gate):
     assert graph.ask(Trigger, "lam/estop_now").success
     for step in (gate.trigger_deactivate, gate.trigger_cleanup, gate.trigger_configure, gate.trigger_activate):
         assert step() == TransitionCallbackReturn.SUCCESS
-    assert gate._gate.is_stopped
+    assert gate._gate.orders.is_stopped
 
 
 def test_a_gate_that_had_to_begin_anew_waits_for_a_human(graph, arm, monkeypatch):
     monkeypatch.setenv(RESTARTS, "1")
     gate = graph.add(GateNode, robot="desk_arm")
     graph.until(graph.said("gate", "this node began anew and may have missed one; call lam/reset_estop"))
-    assert gate._gate.is_stopped
+    assert gate._gate.orders.is_stopped
     assert graph.ask(Trigger, "lam/reset_estop").success
-    assert not gate._gate.is_stopped
+    assert not gate._gate.orders.is_stopped
 
 
 def test_a_gate_that_is_deactivated_brings_the_arm_to_rest_first(graph, arm, robot, gate):
@@ -163,7 +166,8 @@ def test_it_says_when_somebody_else_commands_the_robot_too(graph, gate):
 
 def test_a_stamp_before_time_began_is_answered(graph, arm, robot, gate):
     policy = graph.talk(JointState, "lam/policy_command")
-    sent = drive(graph, arm, policy, request(robot, [0.1] + [0.0] * 6, stamp_ns=-1_500_000_000), count=3)
+    began = -1_500_000_000
+    sent = drive(graph, arm, policy, request(robot, [0.1] + [0.0] * 6, began), count=3, measured_ns=began)
     assert (sent[-1].header.stamp.sec, sent[-1].header.stamp.nanosec) == (-2, 500_000_000)
 
 
@@ -194,7 +198,7 @@ def test_a_human_beats_the_policy(graph, arm, robot, gate):
     drive(graph, arm, teleop, request(robot, [0.1] + [0.0] * 6), count=3)
     takeover = graph.talk(Bool, "lam/takeover", LATCHED)
     takeover.publish(Bool(data=True))
-    graph.until(lambda: gate._gate.takeover)
+    graph.until(lambda: gate._gate.orders.takeover)
     sent = graph.listen(JointState, "lam/command")
     for _ in range(10):
         arm.publish_state(STAMP)
@@ -202,7 +206,7 @@ def test_a_human_beats_the_policy(graph, arm, robot, gate):
         graph.executor.spin_once(timeout_sec=0.02)
     assert "policy" not in {message.header.frame_id for message in sent}
     takeover.publish(Bool(data=False))
-    graph.until(lambda: not gate._gate.takeover)
+    graph.until(lambda: not gate._gate.orders.takeover)
     assert drive(graph, arm, policy, request(robot, [0.2] + [0.0] * 6))[-1].header.frame_id in ("policy", "hold")
 
 
@@ -210,7 +214,7 @@ def test_any_publisher_takes_over_and_where_it_has_ended_resume_lets_go(graph, a
     human = graph.probe.create_publisher(Bool, "lam/takeover", 10)  # volatile, as most publishers are
     graph.until(lambda: human.get_subscription_count() >= 2)
     human.publish(Bool(data=True))
-    graph.until(lambda: gate._gate.takeover)
+    graph.until(lambda: gate._gate.orders.takeover)
     answer = graph.ask(Trigger, "lam/resume")
     assert not answer.success
     assert "Let go first" in answer.message
@@ -219,9 +223,113 @@ def test_any_publisher_takes_over_and_where_it_has_ended_resume_lets_go(graph, a
     policy = graph.talk(JointState, "lam/policy_command")
     arm.publish_state(STAMP)
     policy.publish(request(robot, [0.1] * 7))
-    graph.until(graph.said("gate", "where whoever published it has ended, call lam/resume"))
+    graph.until(graph.said("gate", "where whoever said so has ended, or one of several has let go, call"))
     assert graph.ask(Trigger, "lam/resume").success
     assert drive(graph, arm, policy, request(robot, [0.2] + [0.0] * 6))[-1].header.frame_id in ("policy", "hold")
+
+
+def test_a_gate_hears_people_before_it_is_configured_and_forgets_nothing_when_it_is_anew(graph, arm, robot):
+    gate = graph.add(GateNode, activate=False, robot="desk_arm")
+    button, human = graph.talk(Bool, "lam/estop", STREAM), graph.talk(Bool, "lam/takeover", STREAM)  # volatile
+    button.publish(Bool(data=True))
+    human.publish(Bool(data=True))
+    graph.until(lambda: gate._orders.is_stopped and gate._orders.takeover)
+    for step in (gate.trigger_configure, gate.trigger_activate):
+        assert step() == TransitionCallbackReturn.SUCCESS
+    graph.until(lambda: arm.is_measured)
+    policy = graph.talk(JointState, "lam/policy_command")
+
+    def refused_with(text):
+        def is_refused():
+            arm.publish_state(STAMP)
+            policy.publish(request(robot, [0.1] * 7))
+            return text in gate._status.get("policy", (OK, ""))[1]
+
+        return is_refused
+
+    graph.until(refused_with("the emergency stop is pressed"))
+    assert graph.ask(Trigger, "lam/reset_estop").success
+    graph.until(refused_with("a human is driving (lam/takeover"))
+    for step in (gate.trigger_deactivate, gate.trigger_cleanup, gate.trigger_configure, gate.trigger_activate):
+        assert step() == TransitionCallbackReturn.SUCCESS
+    graph.until(lambda: arm.is_measured)
+    graph.until(lambda: policy.get_subscription_count())
+    for _ in range(10):
+        refused_with("")()
+        graph.executor.spin_once(timeout_sec=0.02)
+    assert gate._sent_count == 0
+
+
+def test_one_of_two_who_lets_go_does_not_speak_for_the_other(graph, arm, robot, gate):
+    first, second = (graph.talk(Bool, "lam/takeover", LATCHED) for _ in range(2))
+    graph.until(lambda: gate.publishers_of("lam/takeover") == 2)
+    first.publish(Bool(data=True))
+    graph.until(lambda: gate._orders.takeover)
+    second.publish(Bool(data=False))
+    graph.until(lambda: gate._takeover.is_unclear)
+    policy, sent = graph.talk(JointState, "lam/policy_command"), graph.listen(JointState, "lam/command")
+    for _ in range(10):
+        arm.publish_state(STAMP)
+        policy.publish(request(robot, [0.5] + [0.0] * 6))
+        graph.executor.spin_once(timeout_sec=0.02)
+    assert sent == []
+    assert graph.ask(Trigger, "lam/resume").success
+    assert not gate._orders.takeover
+
+
+def test_topics_under_other_names_are_watched_under_those(graph, arm, robot):
+    names = ["-r", "lam/takeover:=/human", "-r", f"{robot.command.topic}:=/arm/command"]
+    gate = graph.add(partial(GateNode, cli_args=["--ros-args", *names]), robot="desk_arm")
+    graph.probe.create_publisher(JointTrajectory, "/arm/command", 10)
+    graph.until(graph.said("gate", "1 more publish /arm/command; end them"))
+    human = graph.talk(Bool, "/human", STREAM)
+    human.publish(Bool(data=True))
+    graph.until(lambda: gate._orders.takeover)
+    assert not graph.ask(Trigger, "lam/resume").success
+
+
+def test_what_is_long_past_moves_nothing(graph, arm, robot, gate):
+    policy, sent = graph.talk(JointState, "lam/policy_command"), graph.listen(JointState, "lam/command")
+
+    def is_said():
+        arm.publish_state(STAMP)
+        policy.publish(request(robot, [0.1] * 7, STAMP - 900_000_000))
+        return graph.said("gate", "policy answers images 0.90 s older than the joint states, more than 0.50 s")()
+
+    graph.until(is_said)
+    assert sent == []
+
+
+def test_diagnostics_say_what_is_and_not_what_was(graph, arm, robot, gate):
+    policy = graph.talk(JointState, "lam/policy_command")
+    drive(graph, arm, policy, request(robot, [0.2] + [0.0] * 6), count=3)
+    graph.until(lambda: gate._status["policy"] == (OK, "silent"))
+    graph.until(graph.said("gate", "joint states: none for"))
+    assert gate.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    assert gate._status["gate"] == (OK, "not active")
+    assert gate.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    assert gate._status["gate"] == (OK, "nobody drives yet")
+
+
+def test_a_policy_that_is_refused_beside_a_human_is_said_once(graph, arm, robot, gate):
+    teleop, policy = graph.talk(JointState, "teleop/command"), graph.talk(JointState, "lam/policy_command")
+    told = graph.listen(DiagnosticArray, "/diagnostics")
+    began_s = time.monotonic()
+    for _ in range(50):
+        arm.publish_state(STAMP)
+        teleop.publish(request(robot, [0.1] + [0.0] * 6))
+        policy.publish(request(robot, [0.5] + [0.0] * 6))
+        graph.executor.spin_once(timeout_sec=0.02)
+        graph.executor.spin_once(timeout_sec=0.02)
+    graph.until(lambda: gate._status.get("policy") == (WARN, "a human is driving."))
+    assert gate._status["gate"] == (OK, "teleop drives")
+    assert len(told) < 15 + 2 * (time.monotonic() - began_s), "one a second, and one a change"
+
+
+def test_an_arm_that_brakes_for_ever_is_not_configured(graph, desk_arm_with):
+    node = graph.add(GateNode, activate=False, robot=desk_arm_with(joints={"waist": {"acceleration": 0.2}}))
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert "from full speed this arm takes 12" in node.failure
 
 
 def test_parameters_are_described_and_fixed(graph, gate):

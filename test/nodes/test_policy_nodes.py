@@ -203,7 +203,7 @@ def test_the_memory_is_reset_by_a_pause_and_by_a_takeover(graph, arm, action, co
     takeover = graph.talk(Bool, "lam/takeover", LATCHED)
     for driving in (True, False):
         takeover.publish(Bool(data=driving))
-        graph.until(lambda driving=driving: action._takeover is driving)
+        graph.until(lambda driving=driving: action._takeover.is_on is driving)
     assert action._resets == first + 2
 
 
@@ -215,7 +215,7 @@ def test_while_a_human_drives_the_memory_is_warmed_and_nothing_commanded(
     graph.until(lambda: graph.probe.count_publishers("lam/shadow") and action._shadow.get_subscription_count())
     takeover = graph.talk(Bool, "lam/takeover", LATCHED)
     takeover.publish(Bool(data=True))
-    graph.until(lambda: action._takeover)
+    graph.until(lambda: action._takeover.is_on)
     policy = load_policy(checkpoint, robot)
     for tick in range(3):
         feed(graph, arm, action, STAMP + tick * TICK, values)
@@ -224,7 +224,7 @@ def test_while_a_human_drives_the_memory_is_warmed_and_nothing_commanded(
         np.testing.assert_allclose(shadows[-1].position, expected.target, atol=1e-5)
     assert commands == []
     takeover.publish(Bool(data=False))
-    graph.until(lambda: not action._takeover)
+    graph.until(lambda: not action._takeover.is_on)
     policy.replan()
     feed(graph, arm, action, STAMP + 3 * TICK, values)
     graph.until(lambda: commands)
@@ -235,7 +235,7 @@ def test_while_a_human_drives_the_memory_is_warmed_and_nothing_commanded(
 def test_a_human_whose_teleoperation_has_ended_is_the_gates_concern(graph, arm, action, commands):
     takeover = graph.probe.create_publisher(Bool, "lam/takeover", LATCHED)
     takeover.publish(Bool(data=True))
-    graph.until(lambda: action._takeover)
+    graph.until(lambda: action._takeover.is_on)
     graph.probe.destroy_publisher(takeover)
     graph.until(lambda: not action.count_publishers("lam/takeover"))
     feed(graph, arm, action, STAMP, np.ones((2, 192), np.float32))

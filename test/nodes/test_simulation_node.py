@@ -12,7 +12,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from lam_ros.errors import SimulationError
 from lam_ros.images import rgb_from_compressed, rgb_from_image
-from lam_ros.nodes.base import stamp_to_ns
+from lam_ros.nodes.base import NodeFailedError, stamp_to_ns
 from lam_ros.nodes.gate import GateNode
 from lam_ros.nodes.qos import LATCHED
 from lam_ros.nodes.simulation import SimulationNode
@@ -86,6 +86,7 @@ def test_an_unplugged_camera_is_black(graph, robot):
 def test_in_real_time_the_robot_follows_its_commands(graph, robot):
     node = graph.add(SimulationNode, robot="desk_arm", mode="realtime")
     publisher = graph.talk(JointTrajectory, "robot/command")
+    graph.until(lambda: node._has_begun)
     target = node._simulation.state.astype(float) + np.array([0.2, 0, 0, 0, 0, 0, 0])
     from lam_ros.nodes.joints import robot_command
 
@@ -102,3 +103,13 @@ def test_commands_for_other_joints_are_refused(graph, lockstep):
 def test_an_unknown_task_lists_those_there_are(graph):
     with pytest.raises(SimulationError, match="reach, push, pick_place"):
         graph.add(SimulationNode, robot="desk_arm", task="juggle")
+
+
+def test_a_simulation_beside_a_robot_ends_before_it_has_published_anything(graph, robot):
+    """What drives the simulated arm would drive the other one."""
+    graph.probe.create_publisher(JointState, robot.joint_states.topic, 10)
+    states = graph.listen(JointState, robot.joint_states.topic)
+    graph.add(SimulationNode, robot="desk_arm", mode="realtime")
+    with pytest.raises(NodeFailedError, match="somebody else publishes /joint_states: a robot, or another simulator"):
+        graph.until(lambda: states)
+    assert states == []
