@@ -327,6 +327,7 @@ def train(
     if start is None:
         network = PolicyNetwork(config.policy, dataset.contract)
         network.normaliser.fit(training.state, training.targets)
+        network.action.head.fit(network.normaliser.chunk(training.targets, training.state))
         if pretrained is not None:
             load_perception(pretrained, network)
     else:

@@ -128,6 +128,8 @@ class PolicyNode(LamNode):
                     continue  # else it was trained again, to the same file
             except LamError as error:
                 return SetParametersResult(successful=False, reason=str(error))
+            except Exception as error:  # whatever a file makes of it, the policy that runs goes on
+                return SetParametersResult(successful=False, reason=f"{parameter.value} cannot be read: {error!r}.")
             self._loading = threading.Thread(target=self._load_beside, args=(parameter.value,), daemon=True)
             self._loading.start()
         return SetParametersResult(successful=True)

@@ -138,7 +138,7 @@ def _read(
     try:
         raw: Any = json.loads(metadata["info"])
         return kind, from_mapping(CheckpointInfo, raw)
-    except (KeyError, ValueError, ConfigError) as error:
+    except (KeyError, ValueError, RecursionError, ConfigError) as error:
         raise CheckpointError(f"{path} has damaged metadata: {error}. Train it again.") from None
 
 
@@ -165,16 +165,35 @@ def load_network(path: Path) -> tuple[PolicyNetwork, CheckpointInfo]:
     kind, info = _read(path)
     if kind != FORMAT:
         raise CheckpointError(f"{path} is an exported policy, without weights; give the checkpoint it was made from.")
-    network = PolicyNetwork(info.policy, info.contract)
     try:
+        _check_shapes(path, info)
+        network = PolicyNetwork(info.policy, info.contract)
         weights = load_file(path)
         network.load_state_dict(weights)
-    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+    except (OSError, safetensors.SafetensorError, RuntimeError, OverflowError, ConfigError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path} holds weights that do not fit its own configuration: {reason}") from None
     if any(not np.isfinite(weight.float().numpy()).all() for weight in weights.values()):
         raise CheckpointError(f"{path} holds weights that are not finite; train it again.")
     return network, info
+
+
+def _check_shapes(path: Path, info: CheckpointInfo) -> None:
+    """Raises ConfigError where the weights are not what the configuration asks for, before memory is taken for these:
+    a file of a few bytes may ask for terabytes."""
+    # Many of timm's backbones cannot be made without memory; what else there is, is as large with any of them.
+    is_timm = info.policy.encoder.startswith("timm:")
+    config = dataclasses.replace(info.policy, encoder="resnet18", normalisation="none") if is_timm else info.policy
+    with torch.device("meta"):
+        network = PolicyNetwork(config, info.contract)
+    wanted = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    with safetensors.safe_open(path, framework="np") as file:
+        found = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
+    for name in sorted(wanted.keys() | found.keys()):
+        if is_timm and name.startswith("perception."):
+            continue
+        if wanted.get(name) != found.get(name):
+            raise ConfigError(f"{name} is {found.get(name, 'missing')}, {wanted.get(name, 'nothing')} was expected")
 
 
 def load_runtime(path: Path, provider: str = "CPU", threads: int = 1) -> tuple[Runtime, CheckpointInfo]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from lam_ros.errors import ConfigError
 
+LARGEST_IMAGE, LARGEST_SIZE, MOST_LAYERS = 4096, 1 << 16, 64  # what is larger is a mistake, or an attack
 ENCODER_NAMES = ("strided", "article", "resnet18")
 
 
@@ -47,14 +49,22 @@ class PolicyConfig:
     smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.encoder not in ENCODER_NAMES and not self.encoder.startswith("timm:"):
+        # timm would download what has a colon or a slash in its name.
+        if self.encoder not in ENCODER_NAMES and not re.fullmatch(r"timm:[\w.-]+", self.encoder):
             raise ConfigError(
                 f"there is no encoder {self.encoder!r}; there are {', '.join(ENCODER_NAMES)}, and timm:NAME."
             )
-        if min(self.image_size) < 24:
-            raise ConfigError(f"image_size is {list(self.image_size)}; the encoders need at least 24 x 24 pixels.")
+        if min(self.image_size) < 24 or max(self.image_size) > LARGEST_IMAGE:
+            raise ConfigError(
+                f"image_size is {list(self.image_size)}; the encoders take 24 x 24 to {LARGEST_IMAGE} x {LARGEST_IMAGE} "
+                "pixels."
+            )
         if min(self.hidden_size, self.layers, self.chunk, self.modes) < 1 or self.bins < 2:
             raise ConfigError("hidden_size, layers, chunk and modes must be at least 1, and bins at least 2.")
+        if max(self.hidden_size, self.chunk, self.modes, self.bins) > LARGEST_SIZE or self.layers > MOST_LAYERS:
+            raise ConfigError(
+                f"hidden_size, chunk, modes and bins may be {LARGEST_SIZE} at most, and layers {MOST_LAYERS}."
+            )
         if not 0.0 <= self.smoothing < 1.0:
             raise ConfigError(f"smoothing is {self.smoothing}; it must be from 0 to below 1.")
         if self.ensemble_decay < 0.0:

@@ -31,14 +31,15 @@ class ActionDecoder:
         self._weights: np.ndarray | None = None  # (K, 1), what those sums weigh
         self._last: np.ndarray | None = None
 
-    def decode(self, chunk: np.ndarray) -> np.ndarray:
-        """Add the newest chunk (K, J) and return this tick's target float32 (J,)."""
+    def decode(self, chunk: np.ndarray, ticks: int = 1) -> np.ndarray:
+        """Add the newest chunk (K, J), so many ticks after the one before; return this tick's target float32 (J,)."""
         if self._said is None or self._weights is None:
             self._said, self._weights = np.zeros(chunk.shape), np.zeros((len(chunk), 1))
         # A tick has passed: what was said of the next tick is now said of this one, and weighs less.
-        self._said[:-1] = self._keep * self._said[1:]
-        self._weights[:-1] = self._keep * self._weights[1:]
-        self._said[-1] = self._weights[-1] = 0.0
+        for _ in range(min(ticks, len(chunk))):
+            self._said[:-1] = self._keep * self._said[1:]
+            self._weights[:-1] = self._keep * self._weights[1:]
+            self._said[-1] = self._weights[-1] = 0.0
         self._said += chunk
         self._weights += 1.0
         target = self._said[0] / self._weights[0]

@@ -343,12 +343,19 @@ _RESNET18 = (
 
 
 class _LastMap(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
+    """The last feature map of a timm model, (B, C, H, W); some models give (B, H, W, C)."""
+
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        self._channels = int(model.feature_info.channels()[-1])
 
     def forward(self, pixels: Tensor) -> Tensor:
         last: Tensor = self.model(pixels)[-1]
+        if last.shape[1] != self._channels and last.shape[-1] == self._channels:
+            last = last.permute(0, 3, 1, 2)
+        if last.shape[1] != self._channels:
+            raise ValueError(f"its map has the shape {list(last.shape)}, without {self._channels} channels")
         return last
 
 

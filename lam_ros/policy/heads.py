@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from lam_ros.policy.configuration import PolicyConfig
 
-BIN_RANGE = 3.0  # bins cover chunks of -3 to 3 standard scales
+BIN_RANGE = 3.0  # standard scales from 0 that bins cover, where nothing is known of the data
 MIN_STD = 0.02  # of a mode, in standard scales: a likelihood cannot grow without end
 REFINED_SHARE = 0.9  # of the answer that the second step is given: MIP's t*
 
@@ -36,6 +36,9 @@ class Head(nn.Module):
     def forward(self, context: Tensor) -> Tensor:
         """The chunk (..., K, J) to perform."""
         raise NotImplementedError
+
+    def fit(self, chunks: Tensor) -> None:
+        """Learn of the demonstrations' chunks (N, K, J) what must be known before training."""
 
     def accuracy(self, context: Tensor, target: Tensor) -> Tensor:
         """1 where the chunk falls into the right bin, else 0: (..., K, J)."""
@@ -133,16 +136,23 @@ class CategoricalHead(Head):
 
     The chunk is the expectation over the most likely bin and its two neighbours: finer than a bin, and not between
     two modes.
+
+    Buffers: reach (K, J), how far from 0 the bins go: as far as the demonstrations, so that all they do can be said.
     """
 
     centres: Tensor
+    reach: Tensor
 
     def __init__(self, inputs: int, joints: int, config: PolicyConfig) -> None:
         super().__init__()
         self.shape = (config.chunk, joints, config.bins)
         self.bins = config.bins
         self.linear = nn.Linear(inputs, config.chunk * joints * config.bins)
-        self.register_buffer("centres", torch.linspace(-BIN_RANGE, BIN_RANGE, config.bins), persistent=False)
+        self.register_buffer("centres", torch.linspace(-1.0, 1.0, config.bins), persistent=False)
+        self.register_buffer("reach", torch.full((config.chunk, joints), BIN_RANGE))
+
+    def fit(self, chunks: Tensor) -> None:
+        self.reach.copy_(chunks.abs().amax(0).clamp_min(1.0))  # less only where nothing ever moves
 
     def logits(self, context: Tensor) -> Tensor:
         """(..., K, J, bins)."""
@@ -150,7 +160,7 @@ class CategoricalHead(Head):
         return logits.unflatten(-1, self.shape)
 
     def loss(self, context: Tensor, target: Tensor, noise: torch.Generator | None = None) -> Tensor:
-        labels = to_bins(target, self.bins)
+        labels = to_bins(target, self.bins, self.reach)
         return -self.logits(context).log_softmax(-1).gather(-1, labels[..., None]).squeeze(-1)
 
     def forward(self, context: Tensor) -> Tensor:
@@ -158,15 +168,15 @@ class CategoricalHead(Head):
         best = logits.argmax(-1, keepdim=True)
         index = torch.arange(self.bins, device=logits.device)
         weights = logits.masked_fill((index - best).abs() > 1, -torch.inf).softmax(-1)
-        return (weights * self.centres).sum(-1)
+        return (weights * self.centres).sum(-1) * self.reach
 
     def accuracy(self, context: Tensor, target: Tensor) -> Tensor:
-        return (self.logits(context).argmax(-1) == to_bins(target, self.bins)).float()
+        return (self.logits(context).argmax(-1) == to_bins(target, self.bins, self.reach)).float()
 
 
-def to_bins(values: Tensor, bins: int) -> Tensor:
-    """Index of the nearest of ``bins`` evenly spaced centres from -BIN_RANGE to BIN_RANGE."""
-    position = (values.clamp(-BIN_RANGE, BIN_RANGE) + BIN_RANGE) / (2 * BIN_RANGE) * (bins - 1)
+def to_bins(values: Tensor, bins: int, reach: Tensor | float = BIN_RANGE) -> Tensor:
+    """Index of the nearest of ``bins`` evenly spaced centres from -reach to reach."""
+    position = ((values / reach).clamp(-1.0, 1.0) + 1.0) / 2.0 * (bins - 1)
     return position.round().long()
 
 

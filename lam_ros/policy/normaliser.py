@@ -36,10 +36,12 @@ class Normaliser(nn.Module):
         self.state_mean.copy_(states.mean(0))
         self.state_std.copy_(states.std(0, unbiased=False).clamp_min(MIN_STATE_STD))
         if self.is_relative:
-            targets = targets - states[:, None]
+            away = targets - states[:, None]
         else:
             self.target_mean.copy_(targets.mean(0))
-        self.target_scale.copy_(targets.std(0, unbiased=False).clamp_min(MIN_TARGET_SCALE))
+            away = targets - self.target_mean
+        # Of how far from the origin, not from a mean: a joint that always hangs a little below where it is held.
+        self.target_scale.copy_(away.square().mean(0).sqrt().clamp_min(MIN_TARGET_SCALE))
 
     def state(self, state: Tensor) -> Tensor:
         """Normalised states (..., J)."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lam_ros.contract import Action, Contract, Features, Observation
+from lam_ros.contract import NANOSECONDS, Action, Contract, Features, Observation
 from lam_ros.errors import ContractError
 from lam_ros.images import scale_image
 from lam_ros.policy.decoding import ActionDecoder
@@ -31,6 +31,7 @@ class Policy:
     def reset(self) -> None:
         """Forget the episode: at its start, at activation, and when a human takes over."""
         self._hidden: Any = None
+        self._last_ns: int | None = None
         self._decoder.reset()
 
     def replan(self) -> None:
@@ -80,7 +81,10 @@ class Policy:
         chunk, hidden = self.runtime.step(features.values.reshape(-1), state, self._hidden)
         self.contract.validate_action(chunk.sum(0))  # finite only where every target of the chunk is
         self._hidden = hidden
-        return Action(features.stamp_ns, self._decoder.decode(chunk))
+        # Where ticks were lost, what was planned for this one is further on in the plans; two ticks may share a frame.
+        since_s = 0.0 if self._last_ns is None else (features.stamp_ns - self._last_ns) / NANOSECONDS
+        self._last_ns = features.stamp_ns
+        return Action(features.stamp_ns, self._decoder.decode(chunk, max(1, round(since_s * self.contract.rate_hz))))
 
     def act(self, observation: Observation) -> Action:
         """One tick of perception and action together.

@@ -142,6 +142,28 @@ def test_weights_that_are_not_finite_are_refused(checkpoint: Path, robot: RobotC
         load_policy(checkpoint, robot)
 
 
+@pytest.mark.parametrize(
+    "info",
+    [
+        lambda text: text.replace('"hidden_size": 16', f'"hidden_size": {400 * "9"}'),
+        lambda text: text.replace('"hidden_size": 16', '"hidden_size": 60000'),
+        lambda text: text.replace('"layers": 1', '"layers": 10000000'),
+        lambda text: text.replace('"image_size": [24, 24]', '"image_size": [1000000, 24000000]'),
+        lambda text: text.replace('"strided"', '"timm:hf-hub:someone/model"'),
+        lambda text: 100_000 * "[",
+    ],
+)
+def test_a_file_that_asks_for_more_than_it_holds_is_refused_before_memory_is_taken(
+    checkpoint: Path, robot: RobotConfig, info: Callable[[str], str]
+) -> None:
+    with safetensors.safe_open(checkpoint, framework="np") as opened:
+        told = opened.metadata()["info"]
+    assert info(told) != told
+    rewrite(checkpoint, info=info(told))
+    with pytest.raises(CheckpointError, match=r"damaged metadata|do not fit its own configuration: action"):
+        load_policy(checkpoint, robot)
+
+
 def test_weights_that_do_not_fit_are_named(checkpoint: Path) -> None:
     rewrite(checkpoint, lambda weights: {k: v for k, v in weights.items() if k != "action.inlet.0.bias"})
     with pytest.raises(CheckpointError, match=r"do not fit its own configuration: .*action\.inlet\.0\.bias"):

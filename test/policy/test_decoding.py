@@ -30,6 +30,14 @@ def test_chunks_that_agree_are_followed_exactly() -> None:
         np.testing.assert_allclose(decoder.decode(path[t : t + 4]), path[t], atol=1e-6)
 
 
+def test_where_ticks_were_lost_the_plans_are_followed_further_on() -> None:
+    path = np.linspace(0, 1, 20)[:, None] * np.array([1.0, -2.0])
+    decoder, last = ActionDecoder(*WIDE, decay=0.1, smoothing=0.0), -1
+    for t in (0, 1, 2, 6, 7, 15):  # three lost, then more than a chunk covers
+        np.testing.assert_allclose(decoder.decode(path[t : t + 4], t - last), path[t], atol=1e-6)
+        last = t
+
+
 def test_smoothing_keeps_a_share_of_the_last_target() -> None:
     decoder = ActionDecoder(*WIDE, decay=0.0, smoothing=0.75)
     assert decoder.decode(np.array([[8.0, 0.0]]))[0] == pytest.approx(8.0)

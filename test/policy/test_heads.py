@@ -101,6 +101,16 @@ def test_decoding_is_finer_than_a_bin_and_stays_out_of_between_two_modes() -> No
     torch.testing.assert_close(decoded(two_modes), CENTRES[0], atol=1e-3, rtol=0)
 
 
+def test_the_bins_reach_as_far_as_the_demonstrations() -> None:
+    """A gripper that is closed in one tick of twenty is closed by four standard deviations."""
+    made = Fixed(4, 1, PolicyConfig(chunk=1, bins=7))
+    made.fit(torch.tensor([0.2] * 19 + [-4.4])[:, None, None])
+    furthest = 50.0 * functional.one_hot(torch.tensor(0), 7)[None, None]
+    torch.testing.assert_close(made(furthest), torch.full((1, 1), -4.4))
+    assert made.accuracy(furthest, torch.tensor([[-4.4]])) == 1.0
+    assert made.loss(furthest, torch.tensor([[-4.4]])) < made.loss(furthest, torch.tensor([[-2.9]]))
+
+
 def test_accuracy_counts_right_bins() -> None:
     made = Fixed(4, 1, PolicyConfig(chunk=1, bins=7))
     target = torch.tensor([[[-2.1]], [[0.2]]])

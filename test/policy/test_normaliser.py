@@ -29,7 +29,17 @@ def test_normalised_values_have_deviation_one(is_relative: bool) -> None:
     normalised = normaliser.state(states)
     torch.testing.assert_close(normalised.mean(0), torch.zeros(2), atol=1e-4, rtol=0)
     torch.testing.assert_close(normalised.std(0, unbiased=False), torch.ones(2))
-    torch.testing.assert_close(normaliser.chunk(targets, states).std(0, unbiased=False), torch.ones(3, 2))
+    chunks = normaliser.chunk(targets, states)
+    torch.testing.assert_close(chunks.square().mean(0), torch.ones(3, 2))
+    if not is_relative:
+        torch.testing.assert_close(chunks.std(0, unbiased=False), torch.ones(3, 2))
+
+
+def test_a_joint_that_hangs_below_where_it_is_held_is_an_ordinary_target() -> None:
+    normaliser, states = Normaliser(1, 1, is_relative=True), torch.randn(50, 1)
+    held = states[:, None] + 0.05
+    normaliser.fit(states, held)
+    torch.testing.assert_close(normaliser.chunk(held, states), torch.ones(50, 1, 1))
 
 
 def test_staying_where_one_is_is_zero() -> None:

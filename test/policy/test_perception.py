@@ -174,11 +174,11 @@ class FakeTimm(types.ModuleType):
     def create_model(name: str, pretrained: bool, features_only: bool) -> nn.Module:
         assert not pretrained, "nothing may be downloaded"
         assert features_only
-        if name != "tiny_net":
+        if name not in ("tiny_net", "tiny_swin", "odd_net"):
             raise RuntimeError(f"Unknown model ({name})")
 
         class Backbone(nn.Module):
-            feature_info = types.SimpleNamespace(reduction=lambda: [4, 16])
+            feature_info = types.SimpleNamespace(reduction=lambda: [4, 16], channels=lambda: [4, 6])
             default_cfg = pretrained_cfg = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.2)}
 
             def __init__(self) -> None:
@@ -187,7 +187,8 @@ class FakeTimm(types.ModuleType):
 
             def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
                 first = torch.relu(self.first(pixels))
-                return [first, torch.relu(self.second(first))]
+                last = torch.relu(self.second(first))
+                return [first, {"tiny_net": last, "tiny_swin": last.permute(0, 2, 3, 1), "odd_net": first}[name]]
 
         return Backbone()
 
@@ -207,6 +208,22 @@ def test_a_timm_backbone_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(encoder.scale, torch.tensor([64 / 48, 48 / 32]))
     with pytest.raises(ConfigError, match=r"cannot make the encoder 'tiny_nut' .*Names like it: tiny_net"):
         perception("timm:tiny_nut")
+    with pytest.raises(ConfigError, match=r"its map has the shape \[1, 4, 12, 16\], without 6 channels"):
+        perception("timm:odd_net")
+
+
+def test_a_timm_backbone_whose_maps_have_their_channels_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", FakeTimm("timm"))
+    network, last = perception("timm:tiny_net"), perception("timm:tiny_swin")
+    last.load_state_dict(network.state_dict())
+    images = pictures(2)
+    torch.testing.assert_close(last(images), network(images))
+
+
+@pytest.mark.parametrize("name", ["timm:hf-hub:someone/model", "timm:../model", "timm:"])
+def test_a_backbone_that_would_be_fetched_is_no_encoder(name: str) -> None:
+    with pytest.raises(ConfigError, match="there is no encoder"):
+        PolicyConfig(encoder=name)
 
 
 def test_a_thing_keeps_its_key_points_where_its_picture_was_displaced() -> None:

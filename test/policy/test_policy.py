@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ from lam_ros.config import RobotConfig
 from lam_ros.contract import Features, Observation
 from lam_ros.errors import ContractError
 from lam_ros.policy.configuration import PolicyConfig
+from lam_ros.policy.decoding import ActionDecoder
 from lam_ros.policy.policy import Policy
 from lam_ros.policy.runtime import TorchRuntime
+from test.policy.conftest import SMALL
 
 RNG = np.random.default_rng(0)
 SEEN = [
@@ -57,6 +60,22 @@ def test_perceive_then_act_on_is_act(make_network: Any, robot: RobotConfig) -> N
         features = apart.perceive(seen.images, seen.stamp_ns)
         assert features.values.shape == (2, 192)
         np.testing.assert_array_equal(apart.act_on(features, seen.state).target, together.act(seen).target)
+
+
+def test_its_decoder_is_as_the_configuration_says_and_counts_ticks_by_their_stamps(
+    make_network: Any, robot: RobotConfig
+) -> None:
+    config = replace(SMALL, ensemble_decay=0.7, smoothing=0.3)
+    runtime, tick_ns = TorchRuntime(make_network(config)), 50_000_000
+    policy, decoder = Policy(runtime, robot.position_limits), ActionDecoder(*robot.position_limits, 0.7, 0.3)
+    hidden, features = None, np.ones((2, runtime.features), np.float32)
+    last = 0
+    for tick in (0, 1, 3, 3, 4):  # one was lost; two of a clock shared a frame
+        state = np.full(7, 0.01 * tick, np.float32)
+        chunk, hidden = runtime.step(features.reshape(-1), state, hidden)
+        answer = policy.act_on(Features(10**18 + tick * tick_ns + 4_000_000, features), state)
+        np.testing.assert_allclose(answer.target, decoder.decode(chunk, max(1, tick - last)), atol=1e-6)
+        last = tick
 
 
 def test_the_order_of_the_images_does_not_matter(policy: Policy) -> None:
