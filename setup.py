@@ -63,8 +63,8 @@ setup(
         # Any timm backbone as encoder; evaluation spread over machines; demonstrations in S3 or Google Cloud Storage.
         "timm": ["timm>=1.0"],
         "cluster": ["ray>=2.40"],
-        "cloud": ["fsspec>=2024.2", "gcsfs>=2024.2", "s3fs>=2024.2"],
-        "train": ["lightning>=2.5", "matplotlib>=3.7", "pillow>=10", "tensorboard>=2.14"],
+        "cloud": ["fsspec>=2024.6", "gcsfs>=2024.6", "s3fs>=2024.6"],
+        "train": ["lightning>=2.6", "matplotlib>=3.7", "pillow>=10", "tensorboard>=2.14"],
         "docs": ["mkdocs-material>=9.5"],
         # Also how colcon knows that the tests are pytest's.
         "test": ["hypothesis>=6", "pytest>=8", "pytest-timeout>=2"],

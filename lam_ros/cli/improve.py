@@ -39,7 +39,7 @@ def improve(
     corrections: Annotated[Path, typer.Option(help="Folder that corrected episodes go to.")],
     out: Annotated[Path, typer.Option(help="Folder for the improved checkpoints.")] = Path("improved"),
     robot: Robot = DEFAULT_ROBOT,
-    every: Annotated[int, typer.Option(min=1, help="How many new corrected episodes make a round.")] = 5,
+    every: Annotated[int, typer.Option(min=2, help="How many new corrected episodes make a round.")] = 5,
     rounds: Annotated[int, typer.Option(min=0, help="End after so many; 0: until Ctrl-C.")] = 0,
     config: Annotated[Path | None, typer.Option(help="Training YAML; see config/train.yaml.")] = None,
     steps_scale: Annotated[float, typer.Option(help="Of its optimiser steps: how long a round fine-tunes.")] = 0.2,
@@ -108,7 +108,7 @@ def improved(
     from lam_ros.policy.checkpoint import load_policy, read_info
 
     settings = dataclasses.replace(settings, policy=read_info(current).policy)
-    learned, judged = held_out(corrected)
+    learned, judged = held_out(corrected, lambda episode: episode.number)
     size = settings.policy.image_size
     out.parent.mkdir(parents=True, exist_ok=True)
     with progress() as display:

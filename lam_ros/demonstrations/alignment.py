@@ -35,7 +35,7 @@ from lam_ros.demonstrations.cache import cached
 from lam_ros.demonstrations.dataset import Dataset, Demonstration, digest_of
 from lam_ros.demonstrations.episode import Episode
 from lam_ros.demonstrations.wire import decode, stamp_ns_of
-from lam_ros.errors import ContractError, EpisodeError
+from lam_ros.errors import ContractError, EpisodeError, ImageError
 from lam_ros.images import read_frame, scale_image
 
 CLOCKED_FRAMES = 8  # of each camera are kept beside a clock
@@ -43,10 +43,16 @@ CLOCKED_FRAMES = 8  # of each camera are kept beside a clock
 
 @dataclass(frozen=True)
 class Tick:
-    """The images of one tick, stamped with the oldest: camera -> whatever was pushed (an array or a message)."""
+    """The images of one tick: camera -> whatever was pushed (an array or a message).
+
+    Attributes:
+        stamp_ns: of the oldest image.
+        clock_ns: of the clock camera's; without one, of the oldest. Two ticks of a clock may share their oldest image.
+    """
 
     stamp_ns: int
     images: Mapping[str, Any]
+    clock_ns: int
 
 
 class TickAssembler:
@@ -125,8 +131,8 @@ class TickAssembler:
             )
         if not self._clock:
             self._frames = self._none()
-        self._last_tick_ns = newest if self._clock else oldest
-        return Tick(oldest, {name: chosen[name][1] for name in self._cameras})
+        self._last_tick_ns = stamps[self._clock] if self._clock else oldest
+        return Tick(oldest, {name: chosen[name][1] for name in self._cameras}, self._last_tick_ns)
 
 
 class StateHistory:
@@ -242,7 +248,7 @@ def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], com
                 commands.append((answers_ns, driver, contract.in_order(message.name, message.position, topic)))
         if others and not states:
             contract.in_order(others.name, others.position, robot.joint_states.topic)  # says what it lacks
-    except ContractError as error:
+    except (ContractError, ImageError) as error:
         raise ContractError(f"{episode.folder}: {error}") from None
     for noun, found in (("images", frames), ("joint states", states), ("commands", commands)):
         if not found and (noun != "commands" or command_topic):
@@ -250,19 +256,29 @@ def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], com
     history = StateHistory(robot.joint_states, keep=len(states))
     for stamp, state in sorted(states, key=lambda entry: entry[0]):
         history.push(stamp, state)
+    ticks = _ticks(robot, frames)
+    moments: dict[int, deque[int]] = {}
+    for tick in ticks:
+        moments.setdefault(tick.stamp_ns, deque()).append(tick.clock_ns)
+
+    def answered(stamp_ns: int, driver: str) -> int:
+        """The moment of the tick that a command answers: a policy's has the stamp of that tick's oldest image."""
+        asked = moments.get(stamp_ns)
+        return asked.popleft() if driver == "policy" and asked else stamp_ns
+
+    commands = [(answered(stamp_ns, driver), driver, target) for stamp_ns, driver, target in commands]
     driven = [c for c in commands if c[1] != "hold"] or commands
     stamps, drivers, targets = zip(*sorted(driven, key=lambda c: c[0]), strict=True) if driven else ((), (), ())
     in_force = _Commands(stamps, targets, drivers)
-    ticks = _ticks(robot, frames)
     rows, refusal = [], ""
     for tick, following in zip(ticks, [*ticks[1:], None], strict=True):
-        end = following.stamp_ns if following else tick.stamp_ns + seconds_to_ns(1.0 / robot.policy.rate_hz)
+        end = following.clock_ns if following else tick.clock_ns + seconds_to_ns(1.0 / robot.policy.rate_hz)
         try:
             state = history.at(tick.stamp_ns)
         except ContractError as error:  # live, this tick would have been refused and counted just so
             refusal = f" The last tick's reason: {error}"
             continue
-        action, driver = in_force.answering(tick.stamp_ns, end) if command_topic else (state, "")
+        action, driver = in_force.answering(tick.clock_ns, end) if command_topic else (state, "")
         if action is not None:
             images = np.stack([tick.images[camera] for camera in contract.cameras])
             rows.append((images, state, action, tick.stamp_ns, driver != "policy"))

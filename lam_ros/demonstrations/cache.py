@@ -21,7 +21,7 @@ from lam_ros.demonstrations.dataset import Demonstration, digest_of
 from lam_ros.demonstrations.episode import Episode
 
 FOLDER = ".cache"
-VERSION = "2"  # of alignment: to be raised when it gives other arrays for the same episode
+VERSION = "3"  # of alignment: to be raised when it gives other arrays for the same episode
 ARRAYS = tuple(field.name for field in dataclasses.fields(Demonstration))
 
 

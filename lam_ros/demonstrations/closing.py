@@ -36,7 +36,7 @@ from mcap.records import (
 from mcap.stream_reader import StreamReader, breakup_chunk
 
 from lam_ros.config import from_mapping
-from lam_ros.demonstrations.episode import ABOUT, EpisodeRecord, Topic
+from lam_ros.demonstrations.episode import ABOUT, LARGEST_CHUNK, EpisodeRecord, Topic, thresholds_in
 
 MAGIC = b"\x89MCAP0\r\n"
 
@@ -59,8 +59,11 @@ class _Found:
             self.metadata.append(MetadataIndex(offset=start, length=end - start, name=record.name))
             if record.name == ABOUT and self.record is None:
                 about = record.metadata
-                self.record = EpisodeRecord(folder, about["robot"], about["robot_digest"], about["task"])
+                known = about["robot"], about["robot_digest"], about["task"]
+                self.record = EpisodeRecord(folder, *known, thresholds_in(about))
         elif isinstance(record, Chunk):
+            if record.uncompressed_size > LARGEST_CHUNK:
+                raise ValueError("no recording has chunks so large")
             parts = breakup_chunk(record, validate_crc=True)
             for part in parts:
                 self._take_part(part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,11 @@ from lam_ros.demonstrations.episode import (
     open_episode,
     read_topics,
     set_replaced,
+    thresholds_of,
 )
 from lam_ros.errors import EpisodeError, LamError
 
-Transform = Callable[[str, str, bytes], bytes]  # topic, type, message -> the message to write instead
+Transform = Callable[[str, str, bytes], bytes | None]  # topic, type, message -> what to write instead, None for nothing
 
 
 @dataclass(frozen=True)
@@ -50,21 +52,25 @@ def rewrite(
     span = span or Span()
     topics = read_topics(episode.bag)
     manifest = episode.manifest
-    writer = EpisodeWriter(dataset, manifest.robot, manifest.robot_digest, manifest.task)
+    thresholds = thresholds_of(episode.bag)
+    writer = EpisodeWriter(dataset, manifest.robot, manifest.robot_digest, manifest.task, thresholds=thresholds)
     try:
         for topic in topics.values():
             writer.add_topic(topic)
         latched = {name for name, topic in topics.items() if topic.transient_local}
         for name, msgtype, data, received_ns in _within(episode, span, latched):
-            writer.write(name, transform(name, msgtype, data) if transform else data, received_ns)
+            written = transform(name, msgtype, data) if transform else data
+            if written is not None:
+                writer.write(name, written, received_ns)
         if not writer.messages:
             raise EpisodeError(f"{episode.folder} has no message in the span {span}.")
+        kept = writer.reports()
         for name, report in manifest.topics.items():
-            if report.lost and name in topics:
-                writer.count_lost(name, report.lost)
+            if report.lost and report.count and name in kept:  # a part's share, rather too many than too few
+                writer.count_lost(name, math.ceil(report.lost * kept[name].count / report.count))
         required = tuple(name for name, report in manifest.topics.items() if report.expected_hz and report.count)
         sealed = open_episode(writer.seal(manifest.outcome, required))
-    except LamError:
+    except BaseException:  # also Ctrl-C: what is left half written would be repaired, and learned from
         writer.discard()
         raise
     return change_manifest(sealed, origin=origin, tags=manifest.tags, anonymised=manifest.anonymised)

@@ -15,15 +15,17 @@ import json
 import os
 import re
 import shutil
+import struct
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import yaml
+import zstandard
 from mcap.reader import make_reader
 from mcap.records import Channel, Message
 from mcap.stream_reader import StreamReader
@@ -39,6 +41,8 @@ MANIFEST = "episode.json"
 ABOUT = "lam_ros"  # the bag's metadata record that says what is recorded: without it no crash could be repaired
 PICTURE_BYTES = 1 << 16  # so many bytes of an image tell whether it is the picture before
 _NAME = re.compile(r"episode_(\d{6,})")
+LARGEST_CHUNK = 256 << 20  # bytes, unpacked
+_CHUNK_SIZE_AT, _ZSTD_HEADER = 1 + 8 + 8 + 8, 18  # where a chunk says its size; the longest header of what it packs
 Outcome = Literal["success", "failure", "unmarked"]
 
 
@@ -179,9 +183,14 @@ def next_episode_name(dataset: Path) -> str:
     return f"episode_{max(numbers, default=-1) + 1:06d}"
 
 
+def is_sealed_name(name: str) -> bool:
+    """Whether a folder of this name holds a sealed episode: not one that is being written, or was replaced."""
+    return bool(_NAME.fullmatch(name))
+
+
 def sealed_folders(dataset: Path) -> list[Path]:
     """The folders of sealed episodes, by number; none where there is no dataset yet."""
-    folders = [entry for entry in dataset.glob("episode_*") if _NAME.fullmatch(entry.name) and entry.is_dir()]
+    folders = [entry for entry in dataset.glob("episode_*") if is_sealed_name(entry.name) and entry.is_dir()]
     return sorted(folders, key=lambda folder: int(folder.name.split("_")[1]))
 
 
@@ -388,9 +397,16 @@ class EpisodeWriter(EpisodeRecord):
             ) from None
         compression = CompressionType.ZSTD if self._storage.compress else CompressionType.NONE
         self._writer = Writer(self._file, chunk_size=self._storage.chunk_bytes, compression=compression)
-        self._writer.start(profile="ros2", library="lam_ros")
-        self._writer.add_metadata(ABOUT, {"robot": robot, "robot_digest": robot_digest, "task": task})
-        self._writer.flush()
+        about = {"robot": robot, "robot_digest": robot_digest, "task": task}
+        if thresholds is not None:
+            about["verdict"] = json.dumps(dataclasses.asdict(thresholds))  # for whoever repairs or cuts it
+        try:
+            self._writer.start(profile="ros2", library="lam_ros")
+            self._writer.add_metadata(ABOUT, about)
+            self._writer.flush()
+        except OSError as error:
+            self.abandon()
+            raise EpisodeError(f"{self.folder} cannot be written: {error}. Free some space.") from None
         self._began_s = self._flushed_s = time.monotonic()
 
     @classmethod
@@ -484,6 +500,37 @@ class EpisodeWriter(EpisodeRecord):
         shutil.rmtree(self.folder)
 
 
+def thresholds_in(about: Mapping[str, str]) -> VerdictConfig | None:
+    """By what an episode was judged, as its bag says; None where it does not."""
+    return from_mapping(VerdictConfig, json.loads(about["verdict"])) if "verdict" in about else None
+
+
+def thresholds_of(bag: Path) -> VerdictConfig | None:
+    """See ``thresholds_in``; raises EpisodeError where the bag is damaged."""
+    try:
+        with bag.open("rb") as file:
+            about = next((data.metadata for data in make_reader(file).iter_metadata() if data.name == ABOUT), {})
+        return thresholds_in(about)
+    except Exception as error:  # damaged bytes may fail anywhere
+        raise EpisodeError(f"{bag} cannot be read: {error!r}. Try `lam episodes verify`.") from None
+
+
+def _check_chunks(file: IO[bytes]) -> None:
+    """Raises ValueError where unpacking a chunk would take more memory than any recording's: 37 KB can hold 2 GB."""
+    summary = make_reader(file).get_summary()
+    if summary is None:
+        raise ValueError("it has no index")
+    for chunk in summary.chunk_indexes:
+        file.seek(chunk.chunk_start_offset + _CHUNK_SIZE_AT)
+        said, _, length = struct.unpack("<QII", file.read(16))
+        kind = file.read(min(length, 16))
+        file.seek(8, os.SEEK_CUR)
+        frame = file.read(_ZSTD_HEADER)
+        holds = zstandard.frame_content_size(frame) if kind == b"zstd" else 0  # -1: no more than was said
+        if kind not in (b"", b"zstd") or max(said, holds) > LARGEST_CHUNK:
+            raise ValueError(f"a chunk of it unpacks to more than {LARGEST_CHUNK >> 20} MB")
+
+
 def read_messages(bag: Path) -> Iterator[tuple[str, str, bytes, int]]:
     """(topic, type, serialized message, received ns) of one MCAP file, in the order received.
 
@@ -492,6 +539,8 @@ def read_messages(bag: Path) -> Iterator[tuple[str, str, bytes, int]]:
     """
     try:
         with bag.open("rb") as file:
+            _check_chunks(file)
+            file.seek(0)
             for schema, channel, message in make_reader(file, validate_crcs=True).iter_messages():
                 if schema is not None:
                     yield channel.topic, schema.name, message.data, message.log_time
@@ -529,6 +578,10 @@ class Episode:
         return self.folder / f"{self.manifest.name}_0.mcap"
 
     @property
+    def number(self) -> int:
+        return int(self.manifest.name.split("_")[1])
+
+    @property
     def is_usable(self) -> bool:
         """Whether it is successful or unmarked, and its verdict is not FAIL."""
         return self.manifest.outcome != "failure" and self.manifest.verdict.grade != "FAIL"
@@ -553,7 +606,7 @@ def open_episode(folder: Path) -> Episode:
     try:
         raw: Any = json.loads(path.read_text(encoding="utf-8"))
         manifest = from_mapping(Manifest, raw)
-    except (OSError, ValueError, ConfigError) as error:
+    except (OSError, ValueError, RecursionError, ConfigError) as error:
         raise EpisodeError(f"{path} cannot be read: {error}.") from None
     if manifest.schema != SCHEMA:
         raise EpisodeError(f"{path} has the schema {manifest.schema!r}; this version reads {SCHEMA!r}.")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lam_ros.demonstrations.dataset import digest_of
-from lam_ros.demonstrations.episode import MANIFEST, open_episode
+from lam_ros.demonstrations.episode import MANIFEST, is_sealed_name, open_episode
 from lam_ros.errors import ConfigError, EpisodeError, LamError
 
 
@@ -45,7 +45,8 @@ def local_copy(url: str, report: Callable[[int, int], None] = lambda done, total
     folder = cache_folder() / digest_of([url.rstrip("/")])
     try:
         there, root = fsspec.url_to_fs(url)
-        names = sorted(Path(found).parent.name for found in there.glob(f"{root.rstrip('/')}/episode_*/{MANIFEST}"))
+        found = (Path(path).parent.name for path in there.glob(f"{root.rstrip('/')}/episode_*/{MANIFEST}"))
+        names = sorted(name for name in found if is_sealed_name(name))
     except ImportError as error:
         raise ConfigError(f"reading {url} needs another package ({error}): pip install 'lam_ros[cloud]'.") from None
     except Exception as error:  # each kind of storage has its own errors
@@ -80,8 +81,12 @@ def _fetch(there: Any, remote: str, local: Path) -> None:
         if local.is_dir() and (local / MANIFEST).read_bytes() == there.cat_file(f"{remote}/{MANIFEST}"):
             return
         fetching.mkdir(parents=True)
-        there.get(f"{remote}/", f"{fetching}/", recursive=True)
-        open_episode(fetching).verify()
+        # Name by name, and no names but the manifest's last parts: a bucket may hold keys that lead out of the folder.
+        there.get_file(f"{remote}/{MANIFEST}", str(fetching / MANIFEST))
+        episode = open_episode(fetching)
+        for name in episode.manifest.sha256:
+            there.get_file(f"{remote}/{Path(name).name}", str(fetching / Path(name).name))
+        episode.verify()
         shutil.rmtree(local, ignore_errors=True)  # an older version
         fetching.rename(local)
     except LamError as error:

@@ -105,6 +105,8 @@ class TrainConfig:
             raise ConfigError(f"validation_share is {self.validation_share}; it must lie between 0 and 1.")
         if min(self.learning_rate, self.together_rate, self.clip_norm, self.corrections) <= 0.0:
             raise ConfigError("learning_rate, together_rate, clip_norm and corrections must be above 0.")
+        if not 0 <= self.seed < 2**32 or self.weight_decay < 0.0:
+            raise ConfigError("seed must be from 0 to 2^32 - 1, and weight_decay must not be negative.")
         for name in ("ema", "state_dropout", "camera_dropout", "feature_dropout", "memory_dropout", "erase"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be from 0 to below 1.")

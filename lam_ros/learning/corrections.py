@@ -7,7 +7,7 @@ back (DAgger, Ross et al. 2011, arXiv 1011.0686; with a human who decides when: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from lam_ros.errors import TrainingError
 from lam_ros.learning.diagnosis import predictions
 from lam_ros.policy.runtime import Runtime
 
-HELD_OUT = 5  # each so many'th corrected episode is never trained on
+HELD_OUT = 5  # each so many'th episode is never trained on
 STILL = 1e-3  # rad or m: a joint moved less than this has nothing to compare
 T = TypeVar("T")
 
@@ -47,19 +47,23 @@ class Comparison:
         )
 
 
-def held_out(episodes: Sequence[T]) -> tuple[list[T], list[T]]:
+def held_out(episodes: Sequence[T], number: Callable[[T], int]) -> tuple[list[T], list[T]]:
     """Corrected episodes to train on, and those to judge by: the same ones whenever it is asked again.
+
+    Args:
+        number: of an episode, which it keeps whatever becomes of the others.
 
     Raises:
         TrainingError: there are fewer than two.
     """
-    if len(episodes) < 2:
+    judged = [e for e in episodes if number(e) % HELD_OUT == HELD_OUT - 1] or list(episodes[-1:])
+    learned = [e for e in episodes if e not in judged]
+    if not learned:
         raise TrainingError(
-            f"there are {len(episodes)} corrected episodes; two are needed, one of them to judge by. Perform, take "
-            "over where it goes wrong, and keep the episode."
+            f"there are {len(episodes)} corrected episodes, and {len(judged)} are to judge by; one more is needed. "
+            "Perform, take over where it goes wrong, and keep the episode."
         )
-    judged = [i for i in range(len(episodes)) if i % HELD_OUT == HELD_OUT - 1] or [len(episodes) - 1]
-    return [e for i, e in enumerate(episodes) if i not in judged], [episodes[i] for i in judged]
+    return learned, judged
 
 
 def distance_from_human(runtime: Runtime, demonstrations: Sequence[Demonstration]) -> tuple[float, int]:

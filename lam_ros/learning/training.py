@@ -5,6 +5,7 @@ Several processes, started by torchrun or SLURM, train as one does with the same
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import logging
@@ -251,6 +252,8 @@ def _check(dataset: Dataset) -> None:
         raise TrainingError(
             "a policy drove in all of these episodes; what it did itself teaches it nothing. Take over."
         )
+    if max(map(len, dataset.demonstrations)) < 2:
+        raise TrainingError("every episode has a single tick; there is no way to learn. See `lam episodes stats`.")
     moves = [np.abs(np.diff(d.state, axis=0)).max(1) > IDLE for d in dataset.demonstrations if len(d) > 1]
     idle = 1.0 - float(np.concatenate(moves).mean())
     if idle > IDLE_SHARE:
@@ -310,9 +313,10 @@ def train(
     (folder / "settings.json").write_text(json.dumps(asdict(config), indent=2))
     finished = folder / "finished.json"
     if finished.is_file() and checkpoint.is_file():
-        kept = json.loads(finished.read_text())
-        if kept["checkpoint"] == digest(checkpoint):
-            return TrainingResult(checkpoint, folder, kept["figures"])
+        with contextlib.suppress(ValueError):  # a disk that was full as it was written
+            kept = json.loads(finished.read_text())
+            if kept["checkpoint"] == digest(checkpoint):
+                return TrainingResult(checkpoint, folder, kept["figures"])
     lightning.seed_everything(config.seed, verbose=False)
     colours = dataset.colours()
 

@@ -67,7 +67,15 @@ class Ledger:
             self._append(head)
             return
         try:
-            first, *rest = (json.loads(line) for line in file.read_text().splitlines())
+            text = file.read_text()
+            whole, _, torn = text.rpartition("\n")
+            if torn:  # a power cut, a full disk: that trial is done again
+                with file.open("r+") as opened:
+                    opened.truncate(len(text.encode()) - len(torn.encode()))
+            if not whole:
+                self._append(head)
+                return
+            first, *rest = (json.loads(line) for line in whole.splitlines())
             self.turns = [Turn(**line) for line in rest]
         except (ValueError, TypeError, OSError) as error:
             raise TrainingError(f"{file} is no record of trials: {error}. Give another --out.") from None

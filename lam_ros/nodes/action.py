@@ -44,6 +44,7 @@ class ActionNode(PolicyNode):
 
     def configure(self) -> None:
         self._ready: list[Loaded] = []  # the policies that may be asked for, the newest last
+        self._before = ""  # digest of the one that ran before this one
         self.load_policy()
         self._gap_ns = seconds_to_ns(GAP_TICKS / self.robot.policy.rate_hz)
         self._history = StateHistory(self.robot.joint_states)
@@ -84,14 +85,16 @@ class ActionNode(PolicyNode):
         super()._report()
 
     def run_with(self, loaded: Loaded) -> None:
-        self.adopt(loaded)
+        if loaded not in self._ready:
+            self._ready.append(loaded)
+        if self._is_loaded and loaded.digest != self._digest:
+            self._before = self._digest
         super().run_with(loaded)
 
     def adopt(self, loaded: Loaded) -> None:
-        """Be ready to answer features of this policy; the one that runs stays ready too."""
-        others = [known for known in self._ready if known.digest != loaded.digest]
-        running = [known for known in others if self._is_loaded and known.digest == self._digest]
-        self._ready = [*(running or others[-1:]), loaded]
+        """Be ready to answer features of this policy; the one that runs, and the one before, stay ready too."""
+        kept = {self._digest, self._before} - {loaded.digest}
+        self._ready = [*(known for known in self._ready if known.digest in kept), loaded]
 
     def _follow(self, checkpoint_digest: str) -> None:
         """Take up the policy that perception runs.
@@ -103,6 +106,7 @@ class ActionNode(PolicyNode):
             if loaded.digest == checkpoint_digest:
                 self.run_with(loaded)
                 self._reset_policy()
+                self.tell_file()  # after a rollback it is not the one that was asked for last
                 return
         raise ContractError(
             f"perception runs checkpoint {checkpoint_digest or '(none)'}, action {self._digest}; "

@@ -56,8 +56,7 @@ class PolicyConfig:
             )
         if min(self.image_size) < 24 or max(self.image_size) > LARGEST_IMAGE:
             raise ConfigError(
-                f"image_size is {list(self.image_size)}; the encoders take 24 x 24 to {LARGEST_IMAGE} x {LARGEST_IMAGE} "
-                "pixels."
+                f"image_size is {list(self.image_size)}; the encoders take sides of 24 to {LARGEST_IMAGE} pixels."
             )
         if min(self.hidden_size, self.layers, self.chunk, self.modes) < 1 or self.bins < 2:
             raise ConfigError("hidden_size, layers, chunk and modes must be at least 1, and bins at least 2.")

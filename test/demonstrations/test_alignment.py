@@ -224,6 +224,24 @@ def test_the_action_is_the_first_command_from_the_tick_to_the_next(recording: An
     np.testing.assert_allclose(align(recording.sealed(), robot, SIZE, "lam/command").action[:, 0], [1.0, 3.0])
 
 
+@pytest.mark.parametrize("driver", ["teleop", "policy"])
+def test_two_ticks_of_a_clock_that_share_a_frame_have_an_action_each(
+    recording: Any, robot: RobotConfig, driver: str
+) -> None:
+    for at in range(900, 1160, 10):
+        recording.state(at, 0.0)
+    recording.image(WRIST, 1000, 0)
+    for tick in range(3):
+        if tick == 2:
+            recording.image(WRIST, 1090, 1)
+        recording.image(FRONT, 1000 + 50 * tick, tick)
+        answers = (1000, 1000, 1090)[tick]  # a policy's command has the stamp of the oldest image
+        recording.command(answers if driver == "policy" else 1005 + 50 * tick, 7.0 + tick, driver)
+    demonstration = align(recording.sealed(), clocked(robot), SIZE, "lam/command")
+    np.testing.assert_array_equal(demonstration.stamps_ns, np.array([1000, 1000, 1090]) * MS)
+    np.testing.assert_allclose(demonstration.action[:, 0], [7.0, 8.0, 9.0])
+
+
 def test_holds_are_no_actions(recording: Any, robot: RobotConfig) -> None:
     recording.usual(4)
     for tick in range(4):

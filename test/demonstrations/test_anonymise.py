@@ -16,6 +16,7 @@ from lam_ros.config import RobotConfig
 from lam_ros.demonstrations.anonymise import FaceBlur, anonymise
 from lam_ros.demonstrations.episode import EpisodeWriter, Topic, open_episode
 from lam_ros.demonstrations.messages import COMPRESSED_IMAGE, IMAGE, compressed_image, image
+from lam_ros.demonstrations.wire import typestore
 from lam_ros.errors import ImageError
 from lam_ros.images import read_frame
 
@@ -68,6 +69,27 @@ def test_an_episode_without_its_faces(portrait: np.ndarray, robot: RobotConfig, 
         assert stamp_ns == 10**9
         assert sharpness(rgb[FACE]) < 0.05 * sharpness(portrait[FACE])
     assert found["/wall"] == frames["/wall"]
+
+
+def test_pictures_that_are_no_usual_ones_do_not_slip_through(
+    portrait: np.ndarray, robot: RobotConfig, tmp_path: Path
+) -> None:
+    grey = cv2.cvtColor(portrait, cv2.COLOR_RGB2GRAY).astype(np.uint16) * 257
+    types = typestore().types
+    header = types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](1, 0), "infrared")
+    infrared = types[IMAGE](header, *grey.shape, "mono16", 0, 2 * grey.shape[1], grey.view(np.uint8).ravel())
+    writer = EpisodeWriter(tmp_path / "data", robot.name, robot.digest, "wave")
+    writer.add_topic(Topic("/infrared", IMAGE))
+    writer.write("/infrared", bytes(typestore().serialize_cdr(infrared, IMAGE)), 10**9)
+    writer.add_topic(Topic("/film", "some_msgs/msg/Packet", definition="uint8[] data"))
+    writer.write("/film", b"\x00\x01\x00\x00\x01\x00\x00\x00\x07", 10**9)
+    hidden = anonymise(open_episode(writer.seal("success")), tmp_path / "shared")
+    ((topic, msgtype, message, _),) = hidden.messages()
+    assert topic == "/infrared"
+    assert sharpness(read_frame(msgtype, message)[1][FACE]) < 0.05 * sharpness(portrait[FACE])
+    assert (
+        "left out, since no faces can be looked for there: /film (some_msgs/msg/Packet)" in hidden.manifest.anonymised
+    )
 
 
 def test_a_picture_that_cannot_be_searched_is_refused(recording: Any, messages: Any, tmp_path: Path) -> None:

@@ -8,8 +8,16 @@ from typing import Any
 
 import pytest
 
+from lam_ros.config import RobotConfig, VerdictConfig
 from lam_ros.demonstrations.editing import Span, check_one_robot, copy, rewrite, split, tag, trim
-from lam_ros.demonstrations.episode import Episode, Topic, list_episodes, open_episode
+from lam_ros.demonstrations.episode import (
+    Episode,
+    EpisodeWriter,
+    Topic,
+    list_episodes,
+    open_episode,
+    thresholds_of,
+)
 from lam_ros.errors import EpisodeError
 
 TAKEOVER = "/lam/takeover"
@@ -55,6 +63,41 @@ def test_a_cut_behind_the_end_leaves_the_whole_and_nothing_beside_it(episode: Ep
     with pytest.raises(EpisodeError, match="has no message in the span"):
         split(episode, [0.2, 50.0])
     assert [entry.name for entry in episode.folder.parent.iterdir()] == ["episode_000000"]
+
+
+def test_a_part_is_judged_as_the_whole_was_and_has_its_share_of_what_was_lost(
+    robot: RobotConfig, tmp_path: Path, record: Any
+) -> None:
+    recording = record(tmp_path / "other")
+    thresholds = VerdictConfig(fail_lost=0.5)
+    writer = EpisodeWriter(tmp_path / "data", robot.name, robot.digest, "wave", thresholds=thresholds)
+    for channel in recording.writer._channels.values():
+        writer.add_topic(channel.topic)
+    recording.writer.discard()
+    recording.writer = writer
+    recording.usual(20)
+    writer.count_lost("/joint_states", 10)
+    whole = recording.sealed()
+    assert whole.is_usable
+    assert thresholds_of(whole.bag) == thresholds
+    parts = split(whole, [0.5])
+    assert all(part.is_usable for part in parts)
+    assert sum(part.manifest.topics["/joint_states"].lost for part in parts) in (10, 11)
+    assert thresholds_of(parts[0].bag) == thresholds
+
+
+def test_ctrl_c_leaves_nothing_that_would_be_repaired_and_learned_from(episode: Episode, tmp_path: Path) -> None:
+    seen = []
+
+    def interrupted(topic: str, msgtype: str, data: bytes) -> bytes:
+        seen.append(topic)
+        if len(seen) > 20:
+            raise KeyboardInterrupt
+        return data
+
+    with pytest.raises(KeyboardInterrupt):
+        copy(episode, tmp_path / "shared", interrupted)
+    assert list((tmp_path / "shared").iterdir()) == []
 
 
 def test_an_empty_span_is_refused_and_leaves_nothing(episode: Episode) -> None:

@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mcap.reader import make_reader
+
+from lam_ros.demonstrations.episode import read_messages
+from lam_ros.errors import EpisodeError
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "hostile_files.py"
 
@@ -43,3 +47,19 @@ def test_a_stamp_before_1970_does_not_stop_a_recording(recording: Any, messages:
     recording.writer.write("/joint_states", messages.joint_state(-5_000_000_000, [0.0] * 7), 1_000_000)
     episode = recording.usual().sealed()
     assert episode.manifest.topics["/joint_states"].count == 31
+
+
+@pytest.mark.parametrize("lies", [False, True])
+def test_a_chunk_that_would_fill_the_memory_is_not_unpacked(
+    recording: Any, monkeypatch: pytest.MonkeyPatch, lies: bool
+) -> None:
+    bag = recording.usual().sealed().bag
+    with bag.open("r+b") as file:
+        summary = make_reader(file).get_summary()
+        assert summary is not None
+        for chunk in summary.chunk_indexes if lies else ():
+            file.seek(chunk.chunk_start_offset + 25)
+            file.write((1).to_bytes(8, "little"))  # "unpacks to one byte"
+    monkeypatch.setattr("lam_ros.demonstrations.episode.LARGEST_CHUNK", 5000)
+    with pytest.raises(EpisodeError, match="a chunk of it unpacks to more than 0 MB"):
+        next(read_messages(bag))

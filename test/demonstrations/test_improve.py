@@ -67,12 +67,13 @@ def test_without_a_human_there_is_nothing_to_compare(episode: Demonstration, sen
 
 
 def test_the_same_episodes_are_held_out_whenever_it_is_asked() -> None:
-    assert held_out([0, 1]) == ([0], [1])
-    assert held_out(range(5)) == ([0, 1, 2, 3], [4])
-    assert held_out(range(11))[1] == [4, 9]
-    assert held_out(range(7))[1] == [4]
-    with pytest.raises(TrainingError, match="there are 1 corrected episodes; two are needed"):
-        held_out([0])
+    assert held_out([0, 1], int) == ([0], [1])
+    assert held_out(range(5), int) == ([0, 1, 2, 3], [4])
+    assert held_out(range(11), int)[1] == [4, 9]
+    assert held_out(range(7), int)[1] == [4]
+    assert held_out([0, 2, 3, 4, 7, 9], int)[1] == [4, 9], "whatever becomes of another episode"
+    with pytest.raises(TrainingError, match="and 1 are to judge by; one more is needed"):
+        held_out([0], int)
 
 
 @pytest.fixture

@@ -51,19 +51,25 @@ def test_what_changed_there_is_fetched_again_and_what_went_goes(bucket: Any, tmp
     assert [episode.manifest.tags for episode in list_episodes(local_copy(URL))] == [("good",)]
 
 
+def test_what_was_replaced_there_is_no_episode(bucket: Any) -> None:
+    """`lam episodes trim` leaves the whole one beside what it cut out."""
+    bucket.copy("/bucket/demos/episode_000000", "/bucket/demos/episode_000003.replaced", recursive=True)
+    assert [episode.manifest.name for episode in list_episodes(local_copy(URL))] == ["episode_000000"]
+
+
 def test_processes_that_train_together_do_not_disturb_each_other(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    fetched, get = [], type(bucket).get
+    fetched, get_file = [], type(bucket).get_file
 
-    def slow_get(there: Any, *paths: str, **how: Any) -> None:
-        fetched.append(paths)
-        time.sleep(0.3)
-        get(there, *paths, **how)
+    def slow_get(there: Any, path: str, *local: str, **how: Any) -> None:
+        fetched.append(path)
+        time.sleep(0.1)
+        get_file(there, path, *local, **how)
 
-    monkeypatch.setattr(type(bucket), "get", slow_get)
+    monkeypatch.setattr(type(bucket), "get_file", slow_get)
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(local_copy, [URL, URL])
     assert first == second
-    assert len(fetched) == 1
+    assert len(fetched) == len(set(fetched)) == 3
     list_episodes(first)[0].verify()
 
 

@@ -46,6 +46,14 @@ def test_an_interrupted_comparison_goes_on_and_another_is_refused(tmp_path: Path
     for policies, seed in ((["a", "c"], 0), (["a", "b"], 1)):
         with pytest.raises(TrainingError, match="compares other checkpoints, or in another order"):
             Ledger(file, policies, seed)
-    file.write_text('{"policies": ["a", "b"], "seed": 0}\n{"numb')
+    whole = file.read_text()
+    for torn in ('{"numb', whole.splitlines()[1]):  # as a power cut leaves it: that trial is done again
+        file.write_text(whole + torn)
+        assert Ledger(file, ["a", "b"], 0).turns == [turn(0, "b", "success")]
+        assert file.read_text() == whole
+    file.write_text('{"poli')
+    assert Ledger(file, ["a", "b"], 0).turns == []
+    assert file.read_text() == whole.splitlines(keepends=True)[0]
+    file.write_text('{"policies": ["a", "b"], "seed": 0}\n{"numb\n')
     with pytest.raises(TrainingError, match="is no record of trials"):
         Ledger(file, ["a", "b"], 0)

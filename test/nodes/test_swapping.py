@@ -179,6 +179,20 @@ def test_a_load_that_fails_in_any_way_blocks_no_later_one(graph, loop, other, mo
     graph.until(lambda: perception._digest == digest(other))
 
 
+def test_a_rollback_is_answered_though_action_was_given_a_third_policy(graph, loop, other, checkpoint, turning_policy):
+    perception, action, tick, _ = loop
+    third = turning_policy(0.6, 1e-3)
+    for node in (action, perception):
+        assert give(graph, node, other) == ""
+        graph.until(lambda node=node: node._loading is None)
+    assert tick() < -0.1
+    assert give(graph, action, third) == ""  # and perception was not, since somebody thought better of it
+    graph.until(lambda: action._loading is None)
+    assert graph.ask(Trigger, "lam/rollback").success
+    assert tick() > 0.1
+    assert {node.parameter("checkpoint") for node in (action, perception)} == {str(checkpoint)}
+
+
 def test_what_is_still_loading_is_not_taken_up_after_a_rollback(graph, loop, other, checkpoint, monkeypatch):
     perception, _, _, _ = loop
     for file in (other, checkpoint):

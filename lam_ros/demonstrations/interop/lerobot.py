@@ -307,7 +307,7 @@ def import_lerobot(
         return episodes
     except LamError:
         raise
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, pa.ArrowException) as error:
+    except (OSError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError, pa.ArrowException) as error:
         raise EpisodeError(f"{folder} cannot be read as a LeRobot dataset: {error!r}.") from None
 
 
@@ -379,7 +379,7 @@ def _import_episode(
             answered_ns = stamp_ns + seconds_to_ns(max(camera.latency_s for camera in robot.cameras.values()))
             writer.write(command, joint_state(answered_ns, joints, vectors[ACTION][tick], "teleop"), stamp_ns)
         sealed = open_episode(writer.seal("unmarked"))
-    except LamError:
+    except BaseException:  # also Ctrl-C
         writer.discard()
         raise
     return change_manifest(sealed, origin=f"imported from episode {index} of the LeRobot dataset {source.folder.name}")

@@ -96,7 +96,7 @@ def _import(
                     given_ns = stamp_ns - seconds_to_ns(lead_s)
                     writer.write(COMMAND, joint_state(given_ns, contract.joints, command, "teleop"), received_ns)
         sealed = open_episode(writer.seal(outcome, tuple(expected)))
-    except LamError:
+    except BaseException:  # also Ctrl-C
         writer.discard()
         raise
     return change_manifest(sealed, origin=f"imported from the rosbag2 folder {bag.name}")
