@@ -16,6 +16,7 @@ from lam_ros.cli import steps
 from lam_ros.cli.console import isolated_ros
 from lam_ros.cli.learning import changed, learning_app
 from lam_ros.cli.main import app
+from lam_ros.config import RobotConfig
 from lam_ros.errors import BringUpError, ConfigError
 from lam_ros.learning.configuration import TrainConfig
 from lam_ros.learning.evaluation import EpisodeResult
@@ -91,6 +92,24 @@ def test_a_setting_that_does_not_fit_is_one_sentence(assignment: str, message: s
 def test_steps_cannot_be_scaled_by_what_is_no_number_above_zero(factor: float) -> None:
     with pytest.raises(ConfigError, match="give a number above 0"):
         TrainConfig().scaled(factor)
+
+
+def test_what_is_read_is_mixed_by_its_weights_and_films_are_all_there_is(
+    monkeypatch: pytest.MonkeyPatch, robot: RobotConfig
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def load(episodes: list[str], *given: Any, **more: Any) -> str:
+        asked.append(more)
+        return episodes[0]
+
+    monkeypatch.setattr(steps, "episodes_of", lambda folder: [f"{folder}/{i}" for i in range(3)])
+    monkeypatch.setattr(steps, "load_dataset", load)
+    monkeypatch.setattr(steps, "mixed", lambda parts, weights=(): (parts, weights))
+    read: Any = steps.load_data(["a", "b"], [1.0, 2.0], robot, TrainConfig())
+    assert read == (["a/0", "b/0"], [1.0, 2.0])
+    steps.load_films(["c"], robot, TrainConfig())
+    assert [more.get("films", False) for more in asked] == [False, False, True]
 
 
 def test_what_is_simulated_stays_out_of_the_robots_domain(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,6 +167,11 @@ def _place(method: str) -> tuple[int, str]:
     return (METHODS.index(method) if method in METHODS else len(METHODS), method)
 
 
+def key(cell: dict[str, Any]) -> tuple[Any, ...]:
+    """Of cells that belong together."""
+    return cell["task"], cell["demonstrations"], cell["seconds"], cell["step_budget"], cell["machine"]
+
+
 def report(out: Path) -> None:
     """The table of all cells there are, paired differences, a JSON file and a plot."""
     from matplotlib import pyplot as plt
@@ -175,7 +180,10 @@ def report(out: Path) -> None:
 
     from lam_ros.learning.evaluation import EpisodeResult, Evaluation, paired_difference, wilson_interval
 
-    cells = [json.loads(path.read_text()) for path in sorted(out.glob("*/*.json")) if path.name != "summary.json"]
+    found = [json.loads(path.read_text()) for path in sorted(out.glob("*/*.json")) if path.name != "summary.json"]
+    # Of one training the longest: the tables of a shorter one are among its own.
+    longest = {(key(c), c["method"], c["seed"]): c for c in sorted(found, key=lambda c: len(c["outcomes"]))}
+    cells = [cell for cell in found if longest[key(cell), cell["method"], cell["seed"]] is cell]
 
     def pooled(rows: list[dict[str, Any]]) -> Evaluation:
         outcomes = [(1000 * row["seed"] + i, won == "1") for row in rows for i, won in enumerate(row["outcomes"])]
@@ -183,9 +191,6 @@ def report(out: Path) -> None:
 
     summary = []
     table = Table(*HEAD, "CPU s", "jerk")
-
-    def key(cell: dict[str, Any]) -> tuple[Any, ...]:
-        return cell["task"], cell["demonstrations"], cell["seconds"], cell["step_budget"], cell["machine"]
 
     for task, count, seconds, steps, where in sorted({key(cell) for cell in cells}):
         group = [cell for cell in cells if key(cell) == (task, count, seconds, steps, where)]

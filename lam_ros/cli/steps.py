@@ -367,7 +367,7 @@ def export_policy(
             f"{same.ticks} ticks, in units of how far joints go; allowed is {tolerance:g}."
         ]
         if not same.largest <= tolerance:
-            raise CheckpointError(f"{found[0]} Nothing was written; export without --int8.")
+            raise CheckpointError(f"{found[0]} Nothing was written" + ("; export without --int8." if int8 else "."))
         figures = {f"{kind}_parity_mean": same.mean, f"{kind}_parity_largest": same.largest}
         if task:
             note("comparing successes")

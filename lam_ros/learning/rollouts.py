@@ -20,7 +20,7 @@ import torch
 
 from lam_ros.config import load_robot
 from lam_ros.contract import Contract, Observation
-from lam_ros.errors import ConfigError
+from lam_ros.errors import ConfigError, LamError
 from lam_ros.learning.augmentation import displaced
 from lam_ros.learning.evaluation import EpisodeResult, Evaluation
 from lam_ros.policy.checkpoint import load_policy
@@ -176,6 +176,9 @@ def evaluate(
         LamError: the checkpoint or the robot cannot be used.
         ConfigError: a cluster is named but Ray is not installed.
     """
+    # Other processes may have been started elsewhere.
+    robot = str(Path(trial.robot).resolve()) if Path(trial.robot).is_file() else trial.robot
+    trial = replace(trial, checkpoint=trial.checkpoint.resolve(), robot=robot)
     jobs = [list(seeds[i : i + SEEDS_A_JOB]) for i in range(0, len(seeds), SEEDS_A_JOB)]
     job = partial(perform_seeds, trial)
     results: list[EpisodeResult] = []
@@ -205,10 +208,18 @@ def _on_cluster(job: Callable[[Any], Any], jobs: Sequence[Any], address: str) ->
     except ImportError:
         raise ConfigError("--cluster needs Ray: pip install 'lam_ros[cluster]'.") from None
     if not ray.is_initialized():
-        ray.init(address=None if address == "local" else address, log_to_driver=False)
+        try:
+            ray.init(address=None if address == "local" else address, log_to_driver=False)
+        except (ConnectionError, ValueError) as error:
+            raise ConfigError(
+                f"there is no Ray cluster at {address} ({error}); `ray start --head` makes one."
+            ) from None
     remote = ray.remote(num_cpus=1)(job.func if isinstance(job, partial) else job)
     fixed = job.args if isinstance(job, partial) else ()
     waiting = [remote.remote(*fixed, some) for some in jobs]
     while waiting:
         done, waiting = ray.wait(waiting)
-        yield ray.get(done[0])
+        try:
+            yield ray.get(done[0])
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, LamError) else error from None

@@ -19,6 +19,7 @@ from lam_ros.learning.batches import Frames, Window
 from lam_ros.learning.configuration import TrainConfig
 from lam_ros.learning.losses import distance, masked_mean
 from lam_ros.policy.action import Hidden
+from lam_ros.policy.heads import Head
 from lam_ros.policy.runtime import PolicyNetwork
 
 STEPS_PER_EPOCH = 50  # of optimisation; an epoch of windows may be longer
@@ -85,6 +86,13 @@ class Stage(lightning.LightningModule):
         seen = self.mine(seen).to(features)
         return state, features * seen.reshape(len(seen), *[1] * (features.dim() - 3), *features.shape[-2:])
 
+    def head_loss(self, head: Head, context: Tensor, target: Tensor, noise: torch.Generator) -> Tensor:
+        """A head's loss on this process's rows; what it draws is drawn for the global batch."""
+        if not head.draws:
+            return head.loss(context, target)
+        drawn = torch.randn((len(target) * self.trainer.world_size, *target.shape[1:]), generator=noise)
+        return head.loss(context, target, self.mine(drawn).to(target))
+
     def labels(self, frames: Frames, index: Tensor) -> Tensor:
         """What hindsight says, (..., 5J + 1): destination, contact and way, normalised as states; share of time."""
         joints = frames.state.shape[1]
@@ -135,13 +143,13 @@ class PerceptionStage(Stage):
         self.hindsight = Hindsighted(inputs, training.state.shape[1], config)
 
     def _losses(
-        self, frames: Frames, index: Tensor, features: Tensor, state: Tensor, noise: torch.Generator | None
+        self, frames: Frames, index: Tensor, features: Tensor, state: Tensor, noise: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         seen = features.flatten(1)
         context = self.action.memoryless(seen, state).float()
         measured = frames.state[index].to(self.device)
         target = self.normaliser.chunk(frames.targets[index].to(self.device), measured)
-        imitation = self.action.head.loss(context, target, noise).mean()
+        imitation = self.head_loss(self.action.head, context, target, noise).mean()
         answered = self.hindsight.losses(seen, state, self.labels(frames, index))
         return imitation, {name: loss.mean() for name, loss in answered.items()}
 
@@ -229,14 +237,14 @@ class EpisodeStage(Stage):
         is_heard = self.mine(torch.rand(len(window.index), generator=noise) >= self.settings.memory_dropout)
         context, target, mask, hidden = self._predict(frames, own, features, state, hidden, is_heard.to(self.device))
         self._hidden = (hidden[0].detach(), hidden[1].detach())
-        return masked_mean(self.action.head.loss(context, target, noise), mask), features
+        return masked_mean(self.head_loss(self.action.head, context, target, noise), mask), features
 
     def validation_step(self, window: Window, batch_index: int) -> None:
         frames = self._validation
         state = self.normaliser.state(frames.state[window.index].to(self.device))
         context, target, mask, _ = self._predict(frames, window, self.seen(frames, window), state)
         head, noise = self.action.head, torch.Generator().manual_seed(batch_index)
-        loss = head.loss(context, target, noise)
+        loss = self.head_loss(head, context, target, noise)
         moving = mask * self.is_moving(frames, window.index).to(self.device)
         figures = {
             "val_loss": masked_mean(loss, mask),

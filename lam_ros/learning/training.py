@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch import Tensor
 
 from lam_ros.demonstrations.dataset import Dataset, digest_of
@@ -54,10 +55,17 @@ class TrainingResult:
 
 
 def processes() -> tuple[int, int]:
-    """This process's rank and how many train together, as torchrun or SLURM say."""
-    for rank, world in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
-        if int(os.environ.get(world, "1")) > 1:
-            return int(os.environ.get(rank, "0")), int(os.environ[world])
+    """This process's rank and how many train together, as torchrun or SLURM say.
+
+    Raises:
+        TrainingError: SLURM does not say how many are on each node.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return int(os.environ.get("RANK", "0")), int(os.environ["WORLD_SIZE"])
+    if SLURMEnvironment.detect() and int(os.environ.get("SLURM_NTASKS", "1")) > 1:  # not in an interactive shell
+        if "SLURM_NTASKS_PER_NODE" not in os.environ:
+            raise TrainingError("say how many processes each node has: `srun --ntasks-per-node=N lam train …`.")
+        return int(os.environ.get("SLURM_PROCID", "0")), int(os.environ["SLURM_NTASKS"])
     return 0, 1
 
 
@@ -360,7 +368,13 @@ def train(
         PerceptionStage(network, config, training, validation),
         "perception",
         config.perception_steps,
-        Shuffled(training.frame_weights, config.perception_batch, STEPS_PER_EPOCH, config.seed),
+        # No epoch is longer than its stage: else held-out episodes would never be looked at.
+        Shuffled(
+            training.frame_weights,
+            config.perception_batch,
+            min(STEPS_PER_EPOCH, config.perception_steps),
+            config.seed,
+        ),
         InOrder(validation.taught, config.perception_batch),
     )
 
@@ -368,17 +382,18 @@ def train(
     at_once = config.window or max(training.lengths)
     epoch = max(STEPS_PER_EPOCH, EPISODES_PER_EPOCH * math.ceil(max(training.lengths) / at_once))
 
-    def windows(batch: int) -> Windows:
-        return Windows(training.lengths, training.weights, batch, config.window, epoch, config.seed)
+    def windows(batch: int, steps: int) -> Windows:
+        return Windows(training.lengths, training.weights, batch, config.window, min(epoch, steps), config.seed)
 
     held_out = EpisodesInOrder(validation.lengths, config.action_batch)
     views = torch.stack([_features(network, training, view, config) for view in range(config.views)])
     unseen = _features(network, validation, 0, config)
     action = ActionStage(network, config, training, validation, views, unseen)
-    fit(action, "action", config.action_steps, windows(config.action_batch), held_out)
+    fit(action, "action", config.action_steps, windows(config.action_batch, config.action_steps), held_out)
     if config.together_steps:
         together = TogetherStage(network, config, training, validation)
-        fit(together, "together", config.together_steps, windows(config.together_batch), held_out)
+        batches = windows(config.together_batch, config.together_steps)
+        fit(together, "together", config.together_steps, batches, held_out)
     figures = {
         "episodes": float(len(dataset.demonstrations)),
         "ticks": float(len(training.state) + len(validation.state)),

@@ -19,17 +19,18 @@ REFINED_SHARE = 0.9  # of the answer that the second step is given: MIP's t*
 
 
 class Head(nn.Module):
-    """From context to a chunk, with the loss that trains it."""
+    """From context to a chunk, with the loss that trains it; whether that takes noise."""
 
     bins: int
+    draws = False
 
-    def loss(self, context: Tensor, target: Tensor, noise: torch.Generator | None = None) -> Tensor:
+    def loss(self, context: Tensor, target: Tensor, noise: Tensor | None = None) -> Tensor:
         """Loss at each tick: (..., K, J), or (..., 1, 1) where the chunk has one likelihood.
 
         Args:
             context: (..., H).
             target: (..., K, J).
-            noise: of heads that draw some; the global one if not given.
+            noise: drawn from N(0, 1), shaped as the target, for heads that ``draw``; their own if not given.
         """
         raise NotImplementedError
 
@@ -58,7 +59,7 @@ class RegressionHead(Head):
         chunk: Tensor = self.linear(context)
         return chunk.unflatten(-1, self.shape)
 
-    def loss(self, context: Tensor, target: Tensor, noise: torch.Generator | None = None) -> Tensor:
+    def loss(self, context: Tensor, target: Tensor, noise: Tensor | None = None) -> Tensor:
         return functional.l1_loss(self(context), target, reduction="none")
 
 
@@ -67,6 +68,8 @@ class RefinedHead(Head):
 
     Trained on |f(c, 0, 0) - a| + |f(c, t a + (1 - t) z, t) - a| with z from N(0, 1).
     """
+
+    draws = True
 
     def __init__(self, inputs: int, joints: int, config: PolicyConfig) -> None:
         super().__init__()
@@ -88,8 +91,8 @@ class RefinedHead(Head):
     def forward(self, context: Tensor) -> Tensor:
         return self._f(context, REFINED_SHARE * self._first(context), REFINED_SHARE)
 
-    def loss(self, context: Tensor, target: Tensor, noise: torch.Generator | None = None) -> Tensor:
-        z = torch.randn(target.shape, generator=noise).to(target)
+    def loss(self, context: Tensor, target: Tensor, noise: Tensor | None = None) -> Tensor:
+        z = torch.randn_like(target) if noise is None else noise
         given = REFINED_SHARE * target + (1.0 - REFINED_SHARE) * z
         first = (self._first(context) - target).abs()
         second = (self._f(context, given, REFINED_SHARE) - target).abs()
@@ -123,7 +126,7 @@ class MixtureHead(Head):
         each = -0.5 * z.square() - spread.log() - 0.5 * math.log(2.0 * math.pi)
         return (each.sum((-2, -1)) + self.logits(context).log_softmax(-1)).logsumexp(-1)
 
-    def loss(self, context: Tensor, target: Tensor, noise: torch.Generator | None = None) -> Tensor:
+    def loss(self, context: Tensor, target: Tensor, noise: Tensor | None = None) -> Tensor:
         return -self.log_likelihood(context, target)[..., None, None] / math.prod(self.shape[1:])
 
     def forward(self, context: Tensor) -> Tensor:
@@ -159,7 +162,7 @@ class CategoricalHead(Head):
         logits: Tensor = self.linear(context)
         return logits.unflatten(-1, self.shape)
 
-    def loss(self, context: Tensor, target: Tensor, noise: torch.Generator | None = None) -> Tensor:
+    def loss(self, context: Tensor, target: Tensor, noise: Tensor | None = None) -> Tensor:
         labels = to_bins(target, self.bins, self.reach)
         return -self.logits(context).log_softmax(-1).gather(-1, labels[..., None]).squeeze(-1)
 

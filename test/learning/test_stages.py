@@ -15,8 +15,16 @@ from lam_ros.contract import Contract
 from lam_ros.demonstrations.dataset import Dataset
 from lam_ros.learning.batches import Frames, Windows
 from lam_ros.learning.configuration import TrainConfig
-from lam_ros.learning.stages import LAST_RATE, WARM_UP_STEPS, ActionStage, Hindsighted
-from lam_ros.learning.training import train, untrained_path
+from lam_ros.learning.stages import (
+    LAST_RATE,
+    WARM_UP_STEPS,
+    ActionStage,
+    Hindsighted,
+    PerceptionStage,
+    Stage,
+    TogetherStage,
+)
+from lam_ros.learning.training import _features, train, untrained_path
 from lam_ros.policy.configuration import PolicyConfig
 from lam_ros.policy.runtime import PolicyNetwork
 
@@ -40,8 +48,8 @@ def dataset(robot: RobotConfig, demonstrate: Any) -> Dataset:
     return Dataset(Contract.of(robot), "wave", "desk_arm", demonstrate(3, ticks=TICKS), "synthetic")
 
 
-class Alone(ActionStage):
-    """Stage two in one process, without a trainer."""
+class _Alone:
+    """A stage in one process, without a trainer."""
 
     global_rank = 0
     current_epoch = 0
@@ -50,6 +58,20 @@ class Alone(ActionStage):
 
     def log(self, *args: Any, **more: Any) -> None:
         pass
+
+    log_dict = log
+
+
+class Alone(_Alone, ActionStage):  # type: ignore[misc]
+    pass
+
+
+class PerceptionAlone(_Alone, PerceptionStage):  # type: ignore[misc]
+    pass
+
+
+class TogetherAlone(_Alone, TogetherStage):  # type: ignore[misc]
+    pass
 
 
 def stage_of(dataset: Dataset, views: int = 1, **more: Any) -> Alone:
@@ -98,6 +120,58 @@ def test_a_feature_left_out_is_so_for_the_whole_sequence_and_the_others_make_up_
     assert torch.equal(features, features[:, :1].expand_as(features))
     assert float((features == 0.0).float().mean()) == pytest.approx(0.2, abs=0.02)
     assert float(features.max()) == pytest.approx(1.0 / 0.8)
+
+
+SIMPLE = dataclasses.replace(QUIET, light=0.0, colour=0.0, way_weight=0.0)
+
+
+def first_loss(kind: type[Stage], dataset: Dataset, **more: Any) -> float:
+    """What a stage's first step has to say, with everything else as it was."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(SIMPLE, **more)
+    frames, network = Frames.of(dataset, 2), PolicyNetwork(config.policy, dataset.contract)
+    network.normaliser.fit(frames.state, frames.targets)
+    stage: Any = kind(network, config, frames, frames)
+    batch = (
+        next(iter(Windows(frames.lengths, frames.weights, 2, 5, 1, 0))) if kind is TogetherAlone else torch.arange(8)
+    )
+    return float(stage.training_step(batch, 0))
+
+
+@pytest.mark.parametrize("kind", [PerceptionAlone, TogetherAlone])
+def test_each_setting_reaches_the_stages_that_see(dataset: Dataset, kind: type[Stage]) -> None:
+    plain = first_loss(kind, dataset)
+    assert first_loss(kind, dataset) == plain
+    settings: dict[str, Any] = {
+        **{"state_noise": 0.5, "state_dropout": 0.5, "camera_dropout": 0.9, "feature_dropout": 0.5},
+        **{"light": 0.5, "colour": 90.0, "shift": 6, "erase": 0.9},
+        **{"way_weight": 0.5, "destination_weight": 0.5, "contact_weight": 0.5, "time_weight": 0.5},
+    }
+    assert [name for name, value in settings.items() if first_loss(kind, dataset, **{name: value}) == plain] == []
+
+
+@pytest.mark.parametrize(("setting", "value"), [("light", 0.5), ("shift", 6)])
+def test_views_of_an_episode_are_augmented(dataset: Dataset, setting: str, value: Any) -> None:
+    frames, network = Frames.of(dataset, 2), PolicyNetwork(SIMPLE.policy, dataset.contract)
+    first, second, plain = (
+        _features(network, frames, view, dataclasses.replace(SIMPLE, **{setting: amount}))
+        for view, amount in ((0, value), (1, value), (1, 0))
+    )
+    torch.testing.assert_close(plain, first)
+    assert not torch.allclose(second, first)
+
+
+def test_a_third_stage_leaves_the_first_ones_batch_statistics(dataset: Dataset, tmp_path: Path) -> None:
+    short = dataclasses.replace(QUIET, perception_steps=3, action_steps=2, together_batch=2, window=5)
+    found = []
+    for steps in (0, 3):
+        file = tmp_path / f"{steps}.safetensors"
+        train(dataset, dataclasses.replace(short, together_steps=steps), file)
+        found.append({name: value for name, value in load_file(file).items() if name.startswith("perception.")})
+    statistics = [name for name in found[0] if "running_" in name]
+    assert statistics
+    assert all(torch.equal(found[0][name], found[1][name]) for name in statistics)
+    assert any(not torch.equal(found[0][name], found[1][name]) for name in found[0]), "it was trained"
 
 
 def window_of(stage: Alone, length: int) -> Windows:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from lam_ros.config import RobotConfig
 from lam_ros.contract import Contract
-from lam_ros.demonstrations.dataset import Dataset
+from lam_ros.demonstrations.dataset import Dataset, mixed
 from lam_ros.errors import TrainingError
 from lam_ros.learning import training
 from lam_ros.learning.batches import Frames, Windows
@@ -417,3 +417,71 @@ def test_figures_that_are_not_finite_do_not_spoil_a_checkpoint(dataset: Dataset,
     result = train(dataclasses.replace(dataset, demonstrations=shown), settings, tmp_path / "policy.safetensors")
     assert "perception_val_loss" not in result.figures
     assert np.isfinite(read_info(result.checkpoint).figures["perception_loss"])
+
+
+def test_a_stage_shorter_than_an_epoch_is_validated_all_the_same(dataset: Dataset, tmp_path: Path) -> None:
+    short = dataclasses.replace(TINY, perception_steps=3, action_steps=4, together_steps=4, together_batch=2, window=2)
+    figures = train(dataset, short, tmp_path / "policy.safetensors").figures
+    assert all(f"{stage}_val_loss" in figures for stage in ("perception", "action", "together"))
+
+
+def test_folders_are_shown_by_their_weights_in_every_stage(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: dict[str, list[float]] = {}
+
+    class Noted:
+        def __init__(self, lengths: Any, weights: Any, *more: Any) -> None:
+            shown["episodes"] = list(map(float, weights))
+            raise PowerCut
+
+    def shuffled(weights: Any, *more: Any) -> Any:
+        shown["frames"] = list(map(float, weights))
+        return made(weights, *more)
+
+    made = training.Shuffled
+    monkeypatch.setattr(training, "Shuffled", shuffled)
+    monkeypatch.setattr(training, "Windows", Noted)
+    both = mixed([dataset, dataset], [1.0, 3.0])
+    with pytest.raises(PowerCut):
+        train(both, dataclasses.replace(TINY, perception_steps=1), tmp_path / "policy.safetensors")
+    for weights_shown in shown.values():
+        assert len({round(weight / min(weights_shown), 3) for weight in weights_shown}) > 1, "not alike"
+        assert max(weights_shown) / min(weights_shown) == pytest.approx(3.0, rel=0.5)
+
+
+def test_curves_go_to_tensorboard_too(dataset: Dataset, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra `train`")
+    short = dataclasses.replace(TINY, perception_steps=1, action_steps=1)
+    folder = train(dataset, short, tmp_path / "policy.safetensors").log_folder
+    assert {file.parent.name for file in folder.rglob("events.out.tfevents.*")} == {"perception", "action"}
+
+
+def test_a_note_of_the_end_that_was_cut_short_is_no_end(dataset: Dataset, tmp_path: Path) -> None:
+    short = dataclasses.replace(TINY, perception_steps=1, action_steps=1)
+    result = train(dataset, short, tmp_path / "policy.safetensors")
+    (result.log_folder / "finished.json").write_text("")
+    again = train(dataset, short, tmp_path / "policy.safetensors")
+    assert again.figures["ticks"] == result.figures["ticks"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, (0, 1)),
+        ({"RANK": "1", "WORLD_SIZE": "4"}, (1, 4)),
+        ({"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "1", "SLURM_JOB_NAME": "learn"}, (1, 2)),
+        ({"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "interactive"}, (0, 1)),
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_JOB_NAME": "learn"}, None),
+    ],
+)
+def test_how_many_train_together(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: tuple[int, int] | None
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if expected:
+        assert training.processes() == expected
+    else:
+        with pytest.raises(TrainingError, match="srun --ntasks-per-node=N"):
+            training.processes()

@@ -16,7 +16,7 @@ from lam_ros.learning.training import train
 from lam_ros.policy.configuration import PolicyConfig
 
 CONFIG = TrainConfig(
-    policy=PolicyConfig(image_size=(24, 24), hidden_size=8, chunk=2),
+    policy=PolicyConfig(image_size=(24, 24), hidden_size=8, chunk=2, head="refined"),  # the one that draws noise
     perception_steps=50,
     perception_batch=8,
     action_steps=50,
