@@ -99,9 +99,9 @@ def train(
     from lam_ros.learning.training import check_files, processes
     from lam_ros.learning.training import train as run_training
 
-    rank, _ = processes()
-    console.quiet = rank > 0  # of several processes, one speaks
     with friendly_errors():
+        rank, _ = processes()
+        console.quiet = rank > 0  # of several processes, one speaks
         check_files(out, start, pretrained)
         settings = changed(steps.training_settings(config, steps_scale), setting or [])
         if corrections is not None:

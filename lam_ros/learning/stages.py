@@ -86,12 +86,18 @@ class Stage(lightning.LightningModule):
         seen = self.mine(seen).to(features)
         return state, features * seen.reshape(len(seen), *[1] * (features.dim() - 3), *features.shape[-2:])
 
-    def head_loss(self, head: Head, context: Tensor, target: Tensor, noise: torch.Generator) -> Tensor:
-        """A head's loss on this process's rows; what it draws is drawn for the global batch."""
+    def head_loss(
+        self, head: Head, context: Tensor, target: Tensor, noise: torch.Generator, is_shared: bool = True
+    ) -> Tensor:
+        """A head's loss; what it draws is drawn for the global batch, of which these rows may be this process's share.
+
+        Held-out rows are not shared: each process sees all of them.
+        """
         if not head.draws:
             return head.loss(context, target)
-        drawn = torch.randn((len(target) * self.trainer.world_size, *target.shape[1:]), generator=noise)
-        return head.loss(context, target, self.mine(drawn).to(target))
+        rows = len(target) * (self.trainer.world_size if is_shared else 1)
+        drawn = torch.randn((rows, *target.shape[1:]), generator=noise)
+        return head.loss(context, target, (self.mine(drawn) if is_shared else drawn).to(target))
 
     def labels(self, frames: Frames, index: Tensor) -> Tensor:
         """What hindsight says, (..., 5J + 1): destination, contact and way, normalised as states; share of time."""
@@ -149,7 +155,7 @@ class PerceptionStage(Stage):
         context = self.action.memoryless(seen, state).float()
         measured = frames.state[index].to(self.device)
         target = self.normaliser.chunk(frames.targets[index].to(self.device), measured)
-        imitation = self.head_loss(self.action.head, context, target, noise).mean()
+        imitation = self.head_loss(self.action.head, context, target, noise, frames is self._training).mean()
         answered = self.hindsight.losses(seen, state, self.labels(frames, index))
         return imitation, {name: loss.mean() for name, loss in answered.items()}
 
@@ -244,7 +250,7 @@ class EpisodeStage(Stage):
         state = self.normaliser.state(frames.state[window.index].to(self.device))
         context, target, mask, _ = self._predict(frames, window, self.seen(frames, window), state)
         head, noise = self.action.head, torch.Generator().manual_seed(batch_index)
-        loss = self.head_loss(head, context, target, noise)
+        loss = self.head_loss(head, context, target, noise, is_shared=False)
         moving = mask * self.is_moving(frames, window.index).to(self.device)
         figures = {
             "val_loss": masked_mean(loss, mask),

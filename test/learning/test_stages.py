@@ -132,10 +132,9 @@ def first_loss(kind: type[Stage], dataset: Dataset, **more: Any) -> float:
     frames, network = Frames.of(dataset, 2), PolicyNetwork(config.policy, dataset.contract)
     network.normaliser.fit(frames.state, frames.targets)
     stage: Any = kind(network, config, frames, frames)
-    batch = (
-        next(iter(Windows(frames.lengths, frames.weights, 2, 5, 1, 0))) if kind is TogetherAlone else torch.arange(8)
-    )
-    return float(stage.training_step(batch, 0))
+    windows = Windows(frames.lengths, frames.weights, 2, 5, 1, 0)
+    batch = next(iter(windows)) if kind is TogetherAlone else torch.arange(8)
+    return float(stage.training_step(batch, 0).detach())
 
 
 @pytest.mark.parametrize("kind", [PerceptionAlone, TogetherAlone])
