@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 from lam_ros.bringup import Options
 from lam_ros.cli import steps
-from lam_ros.cli.console import isolated_ros
+from lam_ros.cli.console import friendly_errors, isolated_ros
 from lam_ros.cli.learning import changed, learning_app
 from lam_ros.cli.main import app
 from lam_ros.config import RobotConfig
@@ -110,6 +111,14 @@ def test_what_is_read_is_mixed_by_its_weights_and_films_are_all_there_is(
     assert read == (["a/0", "b/0"], [1.0, 2.0])
     steps.load_films(["c"], robot, TrainConfig())
     assert [more.get("films", False) for more in asked] == [False, False, True]
+
+
+def test_a_full_disk_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), friendly_errors():
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert "the disk is full; free some space, then run the same command again" in capsys.readouterr().out
+    with pytest.raises(OSError, match="a fault of ours"), friendly_errors():
+        raise OSError(errno.EINVAL, "a fault of ours")
 
 
 def test_what_is_simulated_stays_out_of_the_robots_domain(monkeypatch: pytest.MonkeyPatch) -> None:

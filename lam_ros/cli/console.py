@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import tempfile
@@ -70,6 +71,9 @@ def friendly_errors() -> Iterator[None]:
         console.print(f"[bold red]error[/] {escape(str(error))}", soft_wrap=True)
         raise SystemExit(1) from None
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            console.print("[bold red]error[/] the disk is full; free some space, then run the same command again.")
+            raise SystemExit(1) from None
         if error.filename is None:  # not of a file: a fault of ours, whose place must be seen
             raise
         console.print(f"[bold red]error[/] {escape(f'{error.filename}: {error.strerror}')}.", soft_wrap=True)
