@@ -180,6 +180,7 @@ class Options:
         simulation: further parameters of the simulator.
         simulator: which one is the robot, where it is simulated.
         gazebo: how Gazebo runs, where it is the simulator.
+        provider: what computes the policy: CPU, CUDA, or for an exported policy TensorRT.
     """
 
     robot: str
@@ -193,6 +194,7 @@ class Options:
     simulation: Mapping[str, Any] = field(default_factory=dict)
     simulator: Simulator = "embedded"
     gazebo: GazeboOptions = GazeboOptions()
+    provider: Literal["CPU", "CUDA", "TensorRT"] = "CPU"
 
 
 def plan(what: BringUp, options: Options) -> list[Process]:
@@ -226,7 +228,7 @@ def plan(what: BringUp, options: Options) -> list[Process]:
         raise BringUpError("deploy needs a policy: give --checkpoint FILE, which `lam train` writes.")
     if options.checkpoint and not Path(options.checkpoint).is_file():
         raise BringUpError(f"there is no checkpoint {options.checkpoint}; give the file that `lam train` wrote.")
-    policy = {**lifecycle, "checkpoint": str(Path(options.checkpoint).resolve())}
+    policy = {**lifecycle, "checkpoint": str(Path(options.checkpoint).resolve()), "provider": options.provider}
     if performs:
         if options.composed:
             processes.append(Process(NODES["composed"], policy))

@@ -65,6 +65,10 @@ def test_simulate_with_an_expert_lets_it_drive() -> None:
 def test_simulate_with_a_checkpoint_lets_the_policy_drive(checkpoint: str) -> None:
     processes = plan("simulate", Options("desk_arm", checkpoint=checkpoint, teleop="expert"))
     assert names(processes) == ["simulation", "gate", "action", "perception"]
+    on_gpu = plan("simulate", Options("desk_arm", checkpoint=checkpoint, provider="CUDA"))
+    for name in ("action", "perception"):
+        assert parameters(processes, name)["provider"] == "CPU"
+        assert parameters(on_gpu, name)["provider"] == "CUDA"
 
 
 def test_record_on_a_robot_needs_no_simulator(tmp_path: Path) -> None:

@@ -59,6 +59,9 @@ def up(
         typer.Option(help="Who demonstrates; for a keyboard run `lam node teleop` in another terminal."),
     ] = "none",
     composed: Annotated[bool, typer.Option("--composed", help="Policy and gate in one process.")] = False,
+    provider: Annotated[
+        Literal["CPU", "CUDA", "TensorRT"], typer.Option(help="What computes the policy; TensorRT an exported one.")
+    ] = "CPU",
     simulator: SimulatorName = "embedded",
     respawn: Annotated[
         bool,
@@ -70,7 +73,18 @@ def up(
 
     with friendly_errors():
         require_ros()
-        options = Options(robot, checkpoint, task, out, simulated, "realtime", teleop, composed, simulator=simulator)
+        options = Options(
+            robot,
+            checkpoint,
+            task,
+            out,
+            simulated,
+            "realtime",
+            teleop,
+            composed,
+            simulator=simulator,
+            provider=provider,
+        )
         processes = plan(what, options)
         with Supervisor(print_log) as supervisor:
             supervisor.start(processes)

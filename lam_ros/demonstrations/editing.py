@@ -66,8 +66,9 @@ def rewrite(
             raise EpisodeError(f"{episode.folder} has no message in the span {span}.")
         kept = writer.reports()
         for name, report in manifest.topics.items():
-            if report.lost and report.count and name in kept:  # a part's share, rather too many than too few
-                writer.count_lost(name, math.ceil(report.lost * kept[name].count / report.count))
+            if report.lost and name in kept:  # a part's share, rather too many than too few
+                share = kept[name].count / report.count if report.count else 1.0
+                writer.count_lost(name, math.ceil(report.lost * share))
         required = tuple(name for name, report in manifest.topics.items() if report.expected_hz and report.count)
         sealed = open_episode(writer.seal(manifest.outcome, required))
     except BaseException:  # also Ctrl-C: what is left half written would be repaired, and learned from

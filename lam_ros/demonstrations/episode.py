@@ -497,12 +497,16 @@ class EpisodeWriter(EpisodeRecord):
     def discard(self) -> None:
         """Delete the unfinished episode: only when the user says so."""
         self.abandon()
-        shutil.rmtree(self.folder)
+        with contextlib.suppress(FileNotFoundError):  # interrupted just as it was sealed
+            shutil.rmtree(self.folder)
 
 
 def thresholds_in(about: Mapping[str, str]) -> VerdictConfig | None:
-    """By what an episode was judged, as its bag says; None where it does not."""
-    return from_mapping(VerdictConfig, json.loads(about["verdict"])) if "verdict" in about else None
+    """By what an episode was judged, as its bag says; None where it does not, or not in this version's words."""
+    try:
+        return from_mapping(VerdictConfig, json.loads(about["verdict"]))
+    except (KeyError, ValueError, RecursionError, ConfigError):
+        return None
 
 
 def thresholds_of(bag: Path) -> VerdictConfig | None:

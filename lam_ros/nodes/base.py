@@ -376,8 +376,9 @@ def run(
             raise KeyboardInterrupt
         told_to_stop.append(number)
 
-    # A closed terminal says SIGHUP; under nohup it is ignored, and stays so.
-    ends = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    ends = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        ends.append(signal.SIGHUP)  # its terminal is closed
     for number in ends:
         signal.signal(number, stop)
     try:

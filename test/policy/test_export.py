@@ -223,9 +223,10 @@ def export_as(
     monkeypatch.setattr("lam_ros.cli.steps.episodes_of", lambda data: [])
     monkeypatch.setattr("lam_ros.cli.steps.load_dataset", lambda *given: shown)
 
-    def export(graphs: dict[str, bytes], task: str = "") -> list[str]:
+    def export(graphs: dict[str, bytes], task: str = "", int8: bool = False) -> list[str]:
         monkeypatch.setattr("lam_ros.policy.export.export_graphs", lambda network: graphs)
-        return export_policy(checkpoint, tmp_path / "out.safetensors", "demos", "desk_arm", False, task, 20, 1, print)
+        monkeypatch.setattr("lam_ros.policy.export.quantise", lambda graphs, pictures: graphs)
+        return export_policy(checkpoint, tmp_path / "out.safetensors", "demos", "desk_arm", int8, task, 20, 1, print)
 
     return export
 
@@ -233,8 +234,11 @@ def export_as(
 def test_an_export_that_answers_otherwise_is_not_written(
     export_as: Any, exported: dict[str, Any], make_network: Any, tmp_path: Path
 ) -> None:
-    with pytest.raises(CheckpointError, match="Nothing was written"):
-        export_as(export_graphs(make_network(PolicyConfig(**SMALL), seed=1)))
+    other = export_graphs(make_network(PolicyConfig(**SMALL), seed=1))
+    with pytest.raises(CheckpointError, match=r"float32: .* Nothing was written\.$"):
+        export_as(other)
+    with pytest.raises(CheckpointError, match=r"int8: .* Nothing was written; export without --int8\.$"):
+        export_as(other, int8=True)
     assert [file.name for file in tmp_path.iterdir()] == ["policy.safetensors"]
     assert "float32: joint targets differ by" in export_as(exported["graphs"])[0]
     assert read_info(tmp_path / "out.safetensors").figures["float32_parity_largest"] < 1e-3
@@ -251,3 +255,23 @@ def test_an_export_that_succeeds_less_often_is_not_written(
     with pytest.raises(CheckpointError, match="Nothing was written: the exported policy is worse"):
         export_as(exported["graphs"], task="reach")
     assert [file.name for file in tmp_path.iterdir()] == ["policy.safetensors"]
+
+
+def test_what_an_export_was_accepted_with_is_written_down(
+    export_as: Any, exported: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def evaluate(trial: Trial, seeds: range, workers: int) -> Evaluation:
+        return Evaluation(tuple(EpisodeResult(seed, seed % 4 != 0, 1.0) for seed in seeds))
+
+    monkeypatch.setattr("lam_ros.learning.rollouts.evaluate", evaluate)
+    assert "15 of 20 succeeded, the checkpoint's 15" in export_as(exported["graphs"], task="reach")[1]
+    assert read_info(tmp_path / "out.safetensors").figures["float32_success"] == 0.75
+
+
+@pytest.mark.parametrize(("given", "threads"), [({}, 1), ({"threads": 3}, 3)])
+def test_one_thread_runs_it_unless_more_are_asked_for(file: Path, given: dict[str, int], threads: int) -> None:
+    runtime, _ = load_runtime(file, **given)
+    assert isinstance(runtime, OnnxRuntime)
+    options = [session.get_session_options() for session in (*runtime._perception, runtime._action)]
+    assert {option.intra_op_num_threads for option in options} == {threads}
+    assert {option.inter_op_num_threads for option in options} == {1}
