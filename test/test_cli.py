@@ -19,8 +19,9 @@ from lam_ros.cli.learning import changed, learning_app
 from lam_ros.cli.main import app
 from lam_ros.config import RobotConfig
 from lam_ros.errors import BringUpError, ConfigError
+from lam_ros.learning import rollouts
 from lam_ros.learning.configuration import TrainConfig
-from lam_ros.learning.evaluation import EpisodeResult
+from lam_ros.learning.evaluation import EpisodeResult, Evaluation
 from lam_ros.policy import checkpoint
 
 
@@ -144,6 +145,21 @@ def test_a_camera_to_unplug_that_is_not_there_is_said(tmp_path: Path, monkeypatc
     )
     assert ended.exit_code == 1
     assert "--black-camera is wirst; the robot's are front, wrist, or `all`." in ended.output
+
+
+def test_what_makes_it_harder_reaches_the_simulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Any] = []
+
+    def evaluate(trial: Any, seeds: range, workers: int, cluster: str, report: Any) -> Evaluation:
+        tried.append((trial.perturbation, list(seeds), workers))
+        return Evaluation((EpisodeResult(7, True, 1.0),))
+
+    monkeypatch.setattr(checkpoint, "read_info", lambda path: None)
+    monkeypatch.setattr(rollouts, "evaluate", evaluate)
+    given = "--core --workers 3 --seed 7 --episodes 1 --delay 2 --drop 0.2 --light 0.3 --camera-shift 4"
+    ended = CliRunner().invoke(learning_app, ["evaluate", "--checkpoint", str(tmp_path), *given.split()])
+    assert ended.exit_code == 0, ended.output
+    assert tried == [(rollouts.Perturbation(2, 0.2, 0.3, 4, ""), [7], 3)]
 
 
 def test_an_evaluation_that_ends_early_says_what_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

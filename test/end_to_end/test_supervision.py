@@ -76,9 +76,9 @@ def lines_until(process, pattern):
 def is_gone(pid):
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except (ProcessLookupError, FileNotFoundError):
         return True
-    return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
 
 
 def all_ends_well_after_ctrl_c(process, interrupt):
@@ -124,6 +124,7 @@ class Slow(PlainNode):
         print("sealed", flush=True)
 
 arguments = ["--ros-args", "-p", "robot:=desk_arm"]
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever the tests were started by: under nohup it stays ignored
 threading.Timer(1.0, os.kill, (os.getpid(), signal.FIRST)).start()
 raise SystemExit(run([Slow], arguments))
 """

@@ -121,9 +121,9 @@ def test_an_interrupted_run_is_resumed_to_the_same_weights(
 def curves(log_folder: Path) -> dict[str, list[dict[str, str]]]:
     """What is in each stage's metrics.csv, its empty cells left out."""
     found = {}
-    for stage in ("perception", "action"):
-        with (log_folder / stage / "metrics.csv").open() as lines:
-            found[stage] = [{k: v for k, v in row.items() if v} for row in csv.DictReader(lines)]
+    for file in sorted(log_folder.glob("*/metrics.csv")):
+        with file.open() as lines:
+            found[file.parent.name] = [{k: v for k, v in row.items() if v} for row in csv.DictReader(lines)]
     return found
 
 
@@ -133,6 +133,7 @@ def curves(log_folder: Path) -> dict[str, list[dict[str, str]]]:
         {},
         {"ema": 0.9, "patience": 100},
         {"patience": 100, "learning_rate": 1e-2},  # stage two is best after 50 steps, in the epoch before the cut
+        {"together_steps": 80, "together_batch": 2, "window": 3},  # the LSTM's state handed on between windows
     ],
     ids=str,
 )
@@ -142,13 +143,15 @@ def test_a_run_that_is_resumed_twice_has_the_curves_and_weights_of_an_unbroken_o
     config = dataclasses.replace(TINY, **more)
     unbroken = train(dataset, config, tmp_path / "unbroken.safetensors")
     file = tmp_path / "policy.safetensors"
-    for stage, step in (("perception", 77), ("action", 60)):
+    cuts = [("perception", 77), ("action", 60), *([("together", 60)] if config.together_steps else [])]
+    for stage, step in cuts:
         with pytest.raises(PowerCut):
             train(dataset, config, file, interrupt_at(stage, step))
     resumed = train(dataset, config, file)
     expected = weights(unbroken.checkpoint)
     for name, weight in weights(file).items():
         assert torch.equal(weight, expected[name]), name
+    assert len(curves(resumed.log_folder)) == len(cuts)
     assert curves(resumed.log_folder) == curves(unbroken.log_folder)
     kept = {name: value for name, value in resumed.figures.items() if not name.endswith("seconds")}
     assert kept == {name: value for name, value in unbroken.figures.items() if not name.endswith("seconds")}
