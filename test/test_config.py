@@ -230,7 +230,7 @@ def test_scaling_a_training_scales_each_stage_that_has_steps():
         ({"action_steps": 0}, "steps, batch sizes and views must be at least 1"),
         ({"validation_share": 1.0}, r"validation_share is 1\.0; it must lie between 0 and 1"),
         ({"learning_rate": 0}, "learning_rate, together_rate, clip_norm and corrections must be above 0"),
-        ({"policy": {"image_size": [8, 96]}}, r"policy: image_size is \[8, 96\]; .* at least 24 x 24"),
+        ({"policy": {"image_size": [8, 96]}}, r"policy: image_size is \[8, 96\]; .* sides of 24 to 4096"),
         (
             {"policy": {"encoder": "resnet"}},
             "policy: there is no encoder 'resnet'; there are strided, article",
