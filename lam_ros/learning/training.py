@@ -155,6 +155,8 @@ def _fit(
     if trainer.interrupted:
         raise KeyboardInterrupt
     figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    if is_first:  # held-out episodes were perhaps last looked at before this run went on
+        figures = {**curve.at(trainer.global_step, curve.names), **figures}
     chosen = last if not epochs.have_begun else None  # all had been trained, and only `finished` was not written
     if best is not None and Path(best.best_model_path).is_file():
         chosen = Path(best.best_model_path)
@@ -195,6 +197,11 @@ class _Curve:
             writer.writerows(rows)
         partial.replace(self._file)
         self._before.unlink()
+
+    @property
+    def names(self) -> list[str]:
+        """Of the figures that were noted."""
+        return sorted({name for row in self._rows(self._file) for name in row} - {"epoch", "step"})
 
     def at(self, step: int, names: Iterable[str]) -> dict[str, float]:
         """What was last noted of these figures by a step."""
