@@ -50,6 +50,7 @@ class _Basics(Node):
     def begin(self) -> None:
         """Declare what every node has; to be called first in a constructor."""
         self.failure: str | None = None
+        self.gave_up = ""  # why it cannot go on: the process ends with it. Raised, it would come with a traceback.
         self.defaults: dict[str, Any] = {}  # of every parameter declared
         self._status: dict[str, tuple[bytes, str]] = {}
         self._measured_ns: int | None = None  # when joint states last arrived
@@ -295,15 +296,12 @@ class LamNode(_Basics, LifecycleNode):
         self._autostart.cancel()
         for transition in (self.trigger_configure, self.trigger_activate):
             if transition() != TransitionCallbackReturn.SUCCESS:
-                raise NodeFailedError(self.failure or "its lifecycle refused to go on.")
+                self.gave_up = self.failure or "its lifecycle refused to go on."
+                return
 
 
 class DeafError(Exception):
     """The middleware can no longer hear; the process starts anew. See ``lam_ros.nodes.middleware``."""
-
-
-class NodeFailedError(Exception):
-    """An autostarted node could not start; the process ends with its sentence."""
 
 
 def type_name(kind: Any) -> str:
@@ -394,9 +392,13 @@ def run(
         while rclpy.ok() and not told_to_stop:
             # A future of its own each time: executors hang a callback on it and leave it there, for hours.
             executor.spin_until_future_complete(Future(executor=executor), timeout_sec=0.1)
+            gave_up = next((node.gave_up for node in nodes if getattr(node, "gave_up", "")), "")
+            if gave_up:
+                sys.stderr.write(f"{gave_up}\n")
+                return 1
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
-    except (NodeFailedError, LamError) as error:
+    except LamError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except rclpy_implementation.RCLError as error:

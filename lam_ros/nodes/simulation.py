@@ -22,7 +22,7 @@ from visualization_msgs.msg import MarkerArray
 
 from lam_ros.contract import seconds_to_ns
 from lam_ros.errors import ContractError, SimulationError
-from lam_ros.nodes.base import ERROR, OK, NodeFailedError, PlainNode, ns_to_stamp, stamp_to_ns
+from lam_ros.nodes.base import ERROR, OK, PlainNode, ns_to_stamp, stamp_to_ns
 from lam_ros.nodes.images import compressed_message, image_message
 from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES, command_positions, joint_message
 from lam_ros.nodes.qos import COMMAND, LATCHED, STREAM
@@ -124,8 +124,7 @@ class SimulationNode(PlainNode):
         return response
 
     def _on_timer(self) -> None:
-        self._need_to_be_alone()
-        if time.monotonic() < self._begins_s:
+        if not self._is_alone() or time.monotonic() < self._begins_s:
             return
         if self._mode == "lockstep":
             self._pulse()
@@ -136,13 +135,14 @@ class SimulationNode(PlainNode):
             self._wall_s, self._since_frame_s = time.monotonic(), 0.0
         self._has_begun = True
 
-    def _need_to_be_alone(self) -> None:
-        """Raises NodeFailedError where an arm is in this ROS domain: what drives the simulated one would drive it."""
+    def _is_alone(self) -> bool:
+        """Whether no other arm is in this ROS domain, which would be driven too; else this node gives up."""
         if self.publishers_of(self.robot.joint_states.topic) > 1:
-            raise NodeFailedError(
+            self.gave_up = (
                 f"somebody else publishes {self._joints.topic_name}: a robot, or another simulator, is in this ROS "
                 "domain, and would be driven too. End it, or `export ROS_DOMAIN_ID=` another number for the simulation."
             )
+        return not self.gave_up
 
     # Episodes
 
