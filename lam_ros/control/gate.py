@@ -348,21 +348,27 @@ class Gate:
             return "no joint states have arrived yet; check the robot driver."
         if now_ns - self._measured_at > self._staleness_ns:
             return f"joint states stopped {_seconds(now_ns - self._measured_at)} s ago; check the robot driver."
-        takeover = self.orders.takeover
-        teleop_drives = takeover or now_ns - self._teleop_at <= self._staleness_ns
-        if request.driver is Driver.POLICY and teleop_drives:
-            said = " (lam/takeover; where whoever said so has ended, or one of several has let go, call lam/resume)"
-            return f"a human is driving{said if takeover else ''}."
-        if request.driver is Driver.POLICY and self.orders.human_drove and self._rules.waits_after_teleop:
+        refusal = self._why_not_policy(request, now_ns) if request.driver is Driver.POLICY else ""
+        return refusal or self._astray
+
+    def _why_not_policy(self, request: Request, now_ns: int) -> str:
+        if self.orders.takeover:
+            return (
+                "a human is driving (lam/takeover; where whoever said so has ended, or one of several has let go, call "
+                "lam/resume)."
+            )
+        if now_ns - self._teleop_at <= self._staleness_ns:
+            return "a human is driving."
+        if self.orders.human_drove and self._rules.waits_after_teleop:
             return "a human drove and has let go; call lam/resume to let the policy go on."
-        if request.driver is Driver.POLICY and self._rules.oldest_ns is not None and self._measured_stamp is not None:
+        if self._rules.oldest_ns is not None and self._measured_stamp is not None:
             age_ns = self._measured_stamp - request.stamp_ns
             if age_ns > self._rules.oldest_ns:
                 return (
                     f"policy answers images {_seconds(age_ns)} s older than the joint states, more than "
                     f"{_seconds(self._rules.oldest_ns)} s; check the network between the nodes."
                 )
-        return self._astray
+        return ""
 
     def _towards(self, motion: Motion, target: np.ndarray, dt_ns: int, now_ns: int) -> Motion:
         """The next motion towards a target, no further than from where the arm can stop inside its workspace."""

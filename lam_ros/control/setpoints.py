@@ -28,13 +28,16 @@ class Setpoints:
         self._given: np.ndarray | None = None  # last
         self._to: np.ndarray | None = None
         self._due_ns = 0
-        self._is_under_way = False
+
+    @property
+    def is_under_way(self) -> bool:
+        return self._given is not self._to
 
     def begin(self, sent: Sent, now_ns: int) -> np.ndarray:
         """Go where ``sent`` says, by when it says: the first setpoint (J,)."""
         if self._to is None or not np.array_equal(sent.start, self._to):
             self._given = sent.start
-        self._to, self._is_under_way = sent.position, True
+        self._to = sent.position
         self._due_ns = now_ns + max(seconds_to_ns(sent.reach_in_s), self._period_ns)
         first = self.next(now_ns)
         assert first is not None
@@ -42,10 +45,9 @@ class Setpoints:
 
     def next(self, now_ns: int) -> np.ndarray | None:
         """The setpoint (J,) of the period that begins now; None once the way has ended."""
-        if self._given is None or self._to is None or not self._is_under_way:
+        if self._given is None or self._to is None or not self.is_under_way:
             return None
         way = self._to - self._given
         periods = max((self._due_ns - now_ns) / self._period_ns, np.max(np.abs(way) / self._largest), 1.0)
-        self._is_under_way = bool(periods > 1.0)
-        self._given = self._given + way / periods if self._is_under_way else self._to
+        self._given = self._given + way / periods if periods > 1.0 else self._to
         return self._given

@@ -54,7 +54,7 @@ def rewrite(
     manifest = episode.manifest
     thresholds = thresholds_of(episode.bag)
     writer = EpisodeWriter(dataset, manifest.robot, manifest.robot_digest, manifest.task, thresholds=thresholds)
-    try:
+    with writer.whole_or_nothing():
         for topic in topics.values():
             writer.add_topic(topic)
         latched = {name for name, topic in topics.items() if topic.transient_local}
@@ -71,9 +71,6 @@ def rewrite(
                 writer.count_lost(name, math.ceil(report.lost * share))
         required = tuple(name for name, report in manifest.topics.items() if report.expected_hz and report.count)
         sealed = open_episode(writer.seal(manifest.outcome, required))
-    except BaseException:  # also Ctrl-C: what is left half written would be repaired, and learned from
-        writer.discard()
-        raise
     return change_manifest(sealed, origin=origin, tags=manifest.tags, anonymised=manifest.anonymised)
 
 

@@ -188,10 +188,15 @@ def is_sealed_name(name: str) -> bool:
     return bool(_NAME.fullmatch(name))
 
 
+def _number(name: str) -> int:
+    """The number in a sealed episode's name."""
+    return int(name.split("_")[1])
+
+
 def sealed_folders(dataset: Path) -> list[Path]:
     """The folders of sealed episodes, by number; none where there is no dataset yet."""
     folders = [entry for entry in dataset.glob("episode_*") if is_sealed_name(entry.name) and entry.is_dir()]
-    return sorted(folders, key=lambda folder: int(folder.name.split("_")[1]))
+    return sorted(folders, key=lambda folder: _number(folder.name))
 
 
 class _Hashing:
@@ -500,6 +505,16 @@ class EpisodeWriter(EpisodeRecord):
         with contextlib.suppress(FileNotFoundError):  # interrupted just as it was sealed
             shutil.rmtree(self.folder)
 
+    @contextlib.contextmanager
+    def whole_or_nothing(self) -> Iterator[None]:
+        """Write and seal within this: whatever comes between, also Ctrl-C, leaves nothing. What is half written would
+        be repaired, and learned from."""
+        try:
+            yield
+        except BaseException:
+            self.discard()
+            raise
+
 
 def thresholds_in(about: Mapping[str, str]) -> VerdictConfig | None:
     """By what an episode was judged, as its bag says; None where it does not, or not in this version's words."""
@@ -583,7 +598,7 @@ class Episode:
 
     @property
     def number(self) -> int:
-        return int(self.manifest.name.split("_")[1])
+        return _number(self.manifest.name)
 
     @property
     def is_usable(self) -> bool:

@@ -9,20 +9,19 @@ from typing import Any
 import numpy as np
 from sensor_msgs.msg import Image, JointState
 
-from lam_ros.contract import Action, Features, seconds_to_ns
+from lam_ros.contract import NANOSECONDS, Action, Features, seconds_to_ns
 from lam_ros.control.gate import Driver
 from lam_ros.control.shadow import Agreement
 from lam_ros.demonstrations.alignment import StateHistory
 from lam_ros.errors import ContractError, LamError
 from lam_ros.images import pixels
-from lam_ros.nodes.base import ERROR, OK, WARN, stamp_to_ns
+from lam_ros.nodes.base import ERROR, OK, SILENCE_S, WARN, stamp_to_ns
 from lam_ros.nodes.joints import joint_message
 from lam_ros.nodes.policy import Loaded, PolicyNode
 from lam_ros.nodes.qos import COMMAND, SENSOR, STREAM
 from lam_ros.nodes.takeover import Takeover
 
 HUMAN_COMMANDS = 200  # two seconds at a gate's rate
-SILENCE_S = 1.0  # without features, after which it is said
 GAP_TICKS = 4.5  # a longer pause between two features is the end of one episode and the start of another
 
 
@@ -80,8 +79,10 @@ class ActionNode(PolicyNode):
         self.note("policy", OK, "not active")
 
     def _report(self) -> None:
-        if self.is_active and self.now_ns() - self._heard_ns > seconds_to_ns(SILENCE_S):
-            self.note("policy", WARN, f"no features for {(self.now_ns() - self._heard_ns) / 1e9:.0f} s; see perception")
+        if self.is_active:
+            silent_s = (self.now_ns() - self._heard_ns) / NANOSECONDS
+            if silent_s > SILENCE_S:
+                self.note("policy", WARN, f"no features for {silent_s:.0f} s; see perception")
         super()._report()
 
     def run_with(self, loaded: Loaded) -> None:

@@ -36,7 +36,7 @@ NodeType = TypeVar("NodeType", bound=Node)
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 DIAGNOSTICS_PERIOD_S = 1.0
-JOINTS_SILENT_S = 1.0  # after which they are missed on /diagnostics; what moves an arm stops long before
+SILENCE_S = 1.0  # after which what is awaited is missed on /diagnostics; what moves an arm stops long before
 MATCHING_PERIOD_S = 0.1  # how soon a node says that the last topic it waited for is there
 
 
@@ -145,11 +145,7 @@ class _Basics(Node):
         self._needs.append((what, topic, is_there))
 
     def need_publisher(self, topic: str) -> None:
-        self.need("publishes", self.resolve_topic_name(topic), lambda: self.publishers_of(topic))
-
-    def publishers_of(self, topic: str) -> int:
-        """How many publishers a topic has, under the name it is remapped to; rclpy counts those of the other."""
-        return int(self.count_publishers(self.resolve_topic_name(topic)))
+        self.need("publishes", self.resolve_topic_name(topic), lambda: publishers_of(self, topic))
 
     def need_joint_states(self) -> None:
         """Need the arm's, and show whether they arrive: the graph knows a publisher before its messages reach us."""
@@ -183,7 +179,7 @@ class _Basics(Node):
         self._check_topics()
         if self._measured_ns is not None:
             silent_ns = self.now_ns() - self._measured_ns
-            if silent_ns > seconds_to_ns(JOINTS_SILENT_S):
+            if silent_ns > seconds_to_ns(SILENCE_S):
                 self.note("joint states", WARN, f"none for {silent_ns / NANOSECONDS:.0f} s; check the robot driver")
         self.publish_diagnostics()
 
@@ -304,6 +300,11 @@ class DeafError(Exception):
     """The middleware can no longer hear; the process starts anew. See ``lam_ros.nodes.middleware``."""
 
 
+def publishers_of(node: Node, topic: str) -> int:
+    """How many publishers a node's topic has, under the name it is remapped to; rclpy counts those of the other."""
+    return int(node.count_publishers(node.resolve_topic_name(topic)))
+
+
 def type_name(kind: Any) -> str:
     """A message or service class as the graph calls it: ``sensor_msgs/msg/Image``."""
     package, _, rest = kind.__module__.partition(".")
@@ -394,8 +395,7 @@ def run(
             executor.spin_until_future_complete(Future(executor=executor), timeout_sec=0.1)
             gave_up = next((node.gave_up for node in nodes if getattr(node, "gave_up", "")), "")
             if gave_up:
-                sys.stderr.write(f"{gave_up}\n")
-                return 1
+                raise LamError(gave_up)
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
     except LamError as error:

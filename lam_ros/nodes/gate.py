@@ -14,14 +14,14 @@ from lam_ros.contract import Action, seconds_to_ns
 from lam_ros.control.gate import CATCHING_UP, Driver, Gate, Orders, Request, Rules, Sent
 from lam_ros.control.setpoints import Setpoints
 from lam_ros.errors import ConfigError, ContractError
-from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, stamp_to_ns
+from lam_ros.nodes.base import ERROR, OK, SILENCE_S, WARN, LamNode, publishers_of, stamp_to_ns
 from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES, joint_message, robot_command
 from lam_ros.nodes.middleware import was_restarted
 from lam_ros.nodes.qos import ANY, COMMAND, SENSOR, STREAM
 from lam_ros.nodes.takeover import Takeover
 
 MOST_BRAKING_S = 5.0  # for an arm to come to rest before its gate ends: who ends nodes waits about twice as long
-SILENCE_S = 1.0  # after which what was said of a driver no longer holds
+BRAKING_MARGIN_S = 1.0
 
 
 class GateNode(LamNode):
@@ -87,7 +87,7 @@ class GateNode(LamNode):
         super()._check_topics()
         if not self._needs:  # not configured
             return
-        others = self.publishers_of(self.robot.command.topic) - 1
+        others = publishers_of(self, self.robot.command.topic) - 1
         said = f"{others} more publish {self._to_robot.topic_name}; end them: two who command one arm fight over it"
         self.note("rivals", WARN if others > 0 else OK, said if others > 0 else "nobody else commands the robot")
 
@@ -106,7 +106,7 @@ class GateNode(LamNode):
     def stop(self) -> None:
         """Bring the arm to rest within its limits, since nobody watches it from here on."""
         self.note("gate", OK, "not active")
-        now_ns, end_s = self.now_ns(), time.monotonic() + CATCHING_UP * self._braking_s + SILENCE_S
+        now_ns, end_s = self.now_ns(), time.monotonic() + CATCHING_UP * self._braking_s + BRAKING_MARGIN_S
         while time.monotonic() < end_s:
             sent = self._gate.brake("the gate is not active.", now_ns)
             if sent is not None:

@@ -15,14 +15,14 @@ from lam_ros.contract import Features, seconds_to_ns
 from lam_ros.demonstrations.alignment import Tick, TickAssembler
 from lam_ros.errors import LamError
 from lam_ros.images import CompressedView, ImageView
-from lam_ros.nodes.base import ERROR, OK, WARN
+from lam_ros.nodes.base import ERROR, OK, SILENCE_S, WARN
 from lam_ros.nodes.images import features_message, image_message, to_rgb, view
 from lam_ros.nodes.policy import Loaded, PolicyNode
 from lam_ros.nodes.qos import NEWEST, STREAM
 from lam_ros.policy.explain import draw_attention
 
 UNHEARD = "where `ros2 topic hz` hears nothing either, start that driver again (docs/first-robot.md: Nothing arrives)."
-SILENCE_S, SILENCE_TICKS = 1.0, 5  # a camera that has sent nothing for so long, whichever is longer, is named
+SILENCE_TICKS = 5  # a camera that has sent nothing for so long, or SILENCE_S where that is longer, is named
 
 
 @dataclass(frozen=True)

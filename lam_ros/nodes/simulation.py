@@ -22,7 +22,7 @@ from visualization_msgs.msg import MarkerArray
 
 from lam_ros.contract import seconds_to_ns
 from lam_ros.errors import ContractError, SimulationError
-from lam_ros.nodes.base import ERROR, OK, PlainNode, ns_to_stamp, stamp_to_ns
+from lam_ros.nodes.base import ERROR, OK, PlainNode, ns_to_stamp, publishers_of, stamp_to_ns
 from lam_ros.nodes.images import compressed_message, image_message
 from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES, command_positions, joint_message
 from lam_ros.nodes.qos import COMMAND, LATCHED, STREAM
@@ -137,7 +137,7 @@ class SimulationNode(PlainNode):
 
     def _is_alone(self) -> bool:
         """Whether no other arm is in this ROS domain, which would be driven too; else this node gives up."""
-        if self.publishers_of(self.robot.joint_states.topic) > 1:
+        if publishers_of(self, self.robot.joint_states.topic) > 1:
             self.gave_up = (
                 f"somebody else publishes {self._joints.topic_name}: a robot, or another simulator, is in this ROS "
                 "domain, and would be driven too. End it, or `export ROS_DOMAIN_ID=` another number for the simulation."

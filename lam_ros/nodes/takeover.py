@@ -7,6 +7,7 @@ from collections.abc import Callable
 from rclpy.node import Node
 from std_msgs.msg import Bool
 
+from lam_ros.nodes.base import publishers_of
 from lam_ros.nodes.qos import ANY
 
 TOPIC = "lam/takeover"
@@ -33,12 +34,8 @@ class Takeover:
         for qos in ANY:
             node.create_subscription(Bool, TOPIC, self._on_message, qos)
 
-    def _publishers(self) -> int:
-        # The graph is asked by names that are remapped already.
-        return int(self._node.count_publishers(self._node.resolve_topic_name(TOPIC)))
-
     def _on_message(self, message: Bool) -> None:
-        self.is_unclear = not message.data and self.is_on and self._publishers() > 1
+        self.is_unclear = not message.data and self.is_on and publishers_of(self._node, TOPIC) > 1
         self._set(message.data or self.is_unclear)
 
     def _set(self, is_on: bool) -> None:
@@ -49,7 +46,7 @@ class Takeover:
     @property
     def is_sure(self) -> bool:
         """Whether a human drives: it was said, and not by somebody who has ended since."""
-        return self.is_on and not self.is_unclear and self._publishers() > 0
+        return self.is_on and not self.is_unclear and publishers_of(self._node, TOPIC) > 0
 
     def resume(self) -> bool:
         """Let it be over where no human surely drives; whether it is."""

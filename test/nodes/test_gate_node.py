@@ -16,7 +16,7 @@ from std_msgs.msg import Bool, Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from lam_ros.nodes.base import OK, WARN
+from lam_ros.nodes.base import OK, WARN, publishers_of
 from lam_ros.nodes.gate import GateNode
 from lam_ros.nodes.middleware import RESTARTS
 from lam_ros.nodes.qos import LATCHED, SENSOR, STREAM
@@ -83,7 +83,7 @@ def test_a_controller_that_goes_where_it_is_told_at_once_gets_the_way_in_small_s
     to_robot = graph.listen(Float64MultiArray, "forward_position_controller/commands")
     policy = graph.talk(JointState, "lam/policy_command")
     sent = drive(graph, arm, policy, request(robot, [1.0] + [0.0] * 6), count=1)
-    graph.until(lambda: gate._gate.rests and not gate._setpoints._is_under_way)
+    graph.until(lambda: gate._gate.rests and not gate._setpoints.is_under_way)
     graph.until(lambda: to_robot[-1].data[0] == sent[-1].position[0])
     assert len(to_robot) > len(sent)
     waist = np.array([message.data[0] for message in to_robot])
@@ -262,7 +262,7 @@ def test_a_gate_hears_people_before_it_is_configured_and_forgets_nothing_when_it
 
 def test_one_of_two_who_lets_go_does_not_speak_for_the_other(graph, arm, robot, gate):
     first, second = (graph.talk(Bool, "lam/takeover", LATCHED) for _ in range(2))
-    graph.until(lambda: gate.publishers_of("lam/takeover") == 2)
+    graph.until(lambda: publishers_of(gate, "lam/takeover") == 2)
     first.publish(Bool(data=True))
     graph.until(lambda: gate._orders.takeover)
     second.publish(Bool(data=False))

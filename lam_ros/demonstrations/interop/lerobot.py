@@ -363,7 +363,7 @@ def _import_episode(
         films[name] = read_video(source.folder / film, start_s, count, source.fps, (camera.width, camera.height))
     writer = EpisodeWriter.of(robot, dataset, str(row["tasks"][0]))
     joints, state, command = robot.joint_names, absolute_topic(robot.joint_states.topic), "/lam/command"
-    try:
+    with writer.whole_or_nothing():
         for camera in robot.cameras.values():
             writer.add_topic(Topic(absolute_topic(camera.subscribed_topic), IMAGE, source.fps))
         writer.add_topic(Topic(state, JOINT_STATE, source.fps))
@@ -379,7 +379,4 @@ def _import_episode(
             answered_ns = stamp_ns + seconds_to_ns(max(camera.latency_s for camera in robot.cameras.values()))
             writer.write(command, joint_state(answered_ns, joints, vectors[ACTION][tick], "teleop"), stamp_ns)
         sealed = open_episode(writer.seal("unmarked"))
-    except BaseException:  # also Ctrl-C
-        writer.discard()
-        raise
     return change_manifest(sealed, origin=f"imported from episode {index} of the LeRobot dataset {source.folder.name}")

@@ -86,7 +86,7 @@ def _import(
             raise EpisodeError(f"{source} is no topic of commands in {bag}; those that may be are {fits}.")
         topics[COMMAND] = Topic(COMMAND, JOINT_STATE)
     writer = EpisodeWriter.of(robot, dataset, task)
-    try:
+    with writer.whole_or_nothing():
         for topic in topics.values():
             writer.add_topic(topic)
         for connection, received_ns, data in reader.messages():
@@ -96,9 +96,6 @@ def _import(
                     given_ns = stamp_ns - seconds_to_ns(lead_s)
                     writer.write(COMMAND, joint_state(given_ns, contract.joints, command, "teleop"), received_ns)
         sealed = open_episode(writer.seal(outcome, tuple(expected)))
-    except BaseException:  # also Ctrl-C
-        writer.discard()
-        raise
     return change_manifest(sealed, origin=f"imported from the rosbag2 folder {bag.name}")
 
 
