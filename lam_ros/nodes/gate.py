@@ -37,9 +37,8 @@ class GateNode(LamNode):
         if self._orders.is_stopped:
             self.note("emergency stop", ERROR, "this node began anew and may have missed one; call lam/reset_estop")
         self._takeover = Takeover(self, self._on_takeover)
-        for (
-            qos
-        ) in ANY:  # latched from before this node was there, reliable so that a lost packet comes again, best effort
+        # Latched from before this node was there, reliable so that a lost packet comes again, best effort.
+        for qos in ANY:
             self.create_subscription(Bool, "lam/estop", self._on_estop, qos)
         self.create_service(Trigger, "lam/estop_now", self._on_estop_now)
         self.create_service(Trigger, "lam/reset_estop", self._on_reset_estop)
