@@ -81,6 +81,14 @@ class CalibrationNode(PlainNode):
         except LamError as error:
             self.get_logger().warning(str(error), throttle_duration_sec=5.0)
 
+    def _silent(self) -> str:
+        """What has not been heard yet and must be before anything moves; empty when all has."""
+        if self._start is None:
+            return self.robot.joint_states.topic
+        if not self._commands.get_subscription_count():
+            return "the gate (teleop/command)"
+        return "" if self.now_ns() else "/clock"  # the path begins when time does, or the first tick is its end
+
     def drive(self, spin: Callable[[], None], report: Callable[[float], None]) -> None:
         """Drive the path.
 
@@ -89,22 +97,22 @@ class CalibrationNode(PlainNode):
             report: told the progress.
 
         Raises:
-            BringUpError: the robot or the gate is silent.
+            BringUpError: the robot, the gate or simulated time is silent.
         """
         deadline = time.monotonic() + SILENCE_S
-        while self._start is None or not self._commands.get_subscription_count():
+        while silent := self._silent():
             spin()
             if time.monotonic() > deadline:
-                silent = self.robot.joint_states.topic if self._start is None else "the gate (teleop/command)"
                 raise BringUpError(
                     f"{silent} is silent for {SILENCE_S:.0f} s; start the robot's driver, then try again."
                 )
+        assert self._start is not None
         self._takeovers.publish(Bool(data=True))
-        began_ns = self.get_clock().now().nanoseconds
+        began_ns = self.now_ns()
         moved_s = time.monotonic()
         while self._step < len(self._path) - 1:
             spin()
-            step = int((self.get_clock().now().nanoseconds - began_ns) / NANOSECONDS * COMMAND_HZ)
+            step = int((self.now_ns() - began_ns) / NANOSECONDS * COMMAND_HZ)
             step = min(step, len(self._path) - 1)
             if step > self._step:
                 self._step, moved_s = step, time.monotonic()

@@ -131,6 +131,7 @@ class SimulationNode(PlainNode):
         elif self._has_begun:
             self._keep_pace()
         else:
+            self._publish_clock()  # before any joint state: nobody is to count time from 0 to now
             self._begin()
             self._wall_s, self._since_frame_s = time.monotonic(), 0.0
         self._has_begun = True
