@@ -3,7 +3,7 @@
     python benchmarks/learning/grid.py [--tasks push] [--methods lam bc_rnn_gmm …] [--demonstrations 25 50]
                                        [--seeds 0 1] [--seconds 240 | --steps 1000] [--episodes 100] [--jobs 2]
                                        [--out FOLDER]
-    python benchmarks/learning/grid.py --report          # only the tables (README.md's too), the JSON and the plot
+    python benchmarks/learning/grid.py --report          # only the tables (those in *.md too), the JSON and the plot
 
 A cell is one training and its episodes, in a process of its own with one thread; its figures go to a JSON file of its
 own, so that an interrupted grid goes on where it stopped. With --ray ADDRESS the cells spread over a Ray cluster whose
@@ -285,20 +285,19 @@ def at_a_glance(summary: list[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def write_markdown(summary: list[dict[str, Any]], out: Path) -> None:
-    """Put the tables between the README's marks for this folder, where it has them."""
+    """Put the tables between the marks for this folder, where there are any."""
     put_table(f"{out.name} at a glance", at_a_glance(summary))
     put_table(out.name, [HEAD, *map(in_words, summary)])
 
 
 def put_table(mark: str, rows: Sequence[tuple[str, ...]]) -> None:
-    """Put a table, whose first row is its head, between the README's marks of this name, where it has them."""
-    readme, begin, end = HERE / "README.md", f"<!-- {mark} -->\n", f"<!-- end of {mark} -->"
-    text = readme.read_text()
-    if begin not in text:
-        return
+    """Put a table, whose first row is its head, between the marks of this name in the pages beside this file."""
+    begin, end = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->"
     table = "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], ("---",) * len(rows[0]), *rows[1:]))
-    before, _, rest = text.partition(begin)
-    readme.write_text(f"{before}{begin}{table}\n{end}{rest.partition(end)[2]}")
+    for page in HERE.glob("*.md"):
+        before, is_there, rest = page.read_text().partition(begin)
+        if is_there:
+            page.write_text(f"{before}{begin}{table}\n{end}{rest.partition(end)[2]}")
 
 
 def main() -> None:
