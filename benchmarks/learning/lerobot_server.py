@@ -5,11 +5,13 @@
 
 The policies, their losses, optimisers, schedules, clipping and normalisation are LeRobot's; the batches are made here
 as its dataset makes them. Two sizes: ``full`` is what LeRobot ships; ``small``, the default, is what gets through a
-useful number of steps in minutes on one CPU core. LEROBOT_SIZE chooses.
+useful number of steps in minutes on one CPU core. LEROBOT_SIZE chooses. Nothing is downloaded, so ACT's ResNet18 begins
+without ImageNet's weights: its frozen normalisations, which are those weights', are GroupNorm here, as in diffusion.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
@@ -34,10 +36,11 @@ from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 from lerobot.policies.factory import make_pre_post_processors
 from precision import DEVICE, faster
+from torchvision.ops.misc import FrozenBatchNorm2d
 
 BATCH = 8  # LeRobot's default
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-CHUNK_S = 1.0  # small ACT's chunk; the whole demonstrations here last 1.5 to 5 s
+CHUNK_S = 1.0  # ACT's chunk: demonstrations here last 1.5 to 5 s, and LeRobot's 100 ticks would be most of one
 SMALL_ACT = {"dim_model": 256, "dim_feedforward": 1024, "use_vae": True}
 SMALL_DIFFUSION = {"down_dims": (128, 256, 512), "noise_scheduler_type": "DDIM", "num_inference_steps": 10}
 
@@ -57,13 +60,24 @@ def make_policy(kind: str, cameras: list[str], size: tuple[int, int], joints: in
     }
     is_full = os.environ.get("LEROBOT_SIZE", "small") == "full"
     if kind == "act":
-        chunk = round(CHUNK_S * rate_hz)
-        # Temporal ensembling, as ACT's authors evaluate it.
-        small = {**SMALL_ACT, "chunk_size": chunk, "n_action_steps": 1, "temporal_ensemble_coeff": 0.01}
-        small |= {"optimizer_lr": 1e-4, "optimizer_lr_backbone": 1e-4}  # 1e-5 learns nothing in a few hundred steps
-        return ACTPolicy(ACTConfig(**shared, **({} if is_full else small))).to(DEVICE)
+        # Temporal ensembling, as ACT's authors evaluate it; 1e-5, LeRobot's rate, learns nothing in minutes.
+        used = {"chunk_size": round(CHUNK_S * rate_hz), "n_action_steps": 1, "temporal_ensemble_coeff": 0.01}
+        used |= {"optimizer_lr": 1e-4, "optimizer_lr_backbone": 1e-4}
+        policy = ACTPolicy(ACTConfig(**shared, **used, **({} if is_full else SMALL_ACT)))
+        replace_frozen_norms(policy)
+        return policy.to(DEVICE)
     crop = {"crop_shape": tuple(round(side * 0.875) for side in size)}
     return DiffusionPolicy(DiffusionConfig(**shared, **crop, **({} if is_full else SMALL_DIFFUSION))).to(DEVICE)
+
+
+def replace_frozen_norms(module: torch.nn.Module) -> None:
+    """GroupNorm for FrozenBatchNorm2d, which without the weights that it was frozen with does nothing at all."""
+    for name, child in module.named_children():
+        if isinstance(child, FrozenBatchNorm2d):
+            channels = child.weight.numel()
+            setattr(module, name, torch.nn.GroupNorm(channels // 16, channels))
+        else:
+            replace_frozen_norms(child)
 
 
 class Data:
@@ -173,7 +187,8 @@ def serve(
             continue
         images = np.frombuffer(requests.read(episodes * int(np.prod(shape))), np.uint8).reshape(episodes, *shape)
         state = np.frombuffer(requests.read(4 * episodes * joints), np.float32).reshape(episodes, joints)
-        with torch.inference_mode(), faster():
+        # ACT's head would give its targets in bfloat16, too coarse for absolute ones; diffusion's are float32 anyway.
+        with torch.inference_mode(), faster() if kind == "diffusion" else contextlib.nullcontext():
             target = after(policy.select_action(before(observation(images, state, cameras))))
         answers.write(target.float().cpu().numpy().tobytes())
         answers.flush()
