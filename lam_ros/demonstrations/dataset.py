@@ -39,6 +39,12 @@ class Demonstration:
     def __len__(self) -> int:
         return len(self.state)
 
+    @property
+    def takeovers(self) -> np.ndarray:
+        """Ticks at which a human begins to drive: in use a policy's memory begins anew there, so it does everywhere."""
+        begins: np.ndarray = np.flatnonzero(np.diff(self.human.astype(int), prepend=0) > 0)
+        return begins
+
 
 @dataclass(frozen=True)
 class Dataset:

@@ -33,8 +33,9 @@ class Frames:
         destination, contact: float32 (N, J), time_to_go: float32 (N,), way: float32 (N, 3 * J); see ``Hindsight``.
         taught: float32 (N,), how much each tick counts: 1; in a demonstration in which a policy drove too, 0 where it
             did, and ``corrections`` where the human did.
-        lengths: ticks of each demonstration.
-        weights: float64, how often each demonstration is shown, relative to the others.
+        lengths: ticks of each stretch through which a memory lasts: a demonstration, or its part from one takeover to
+            the next; what a policy did before the first is left out.
+        weights: float64, how often each stretch is shown, relative to the others.
     """
 
     images: Tensor
@@ -53,9 +54,12 @@ class Frames:
         """Lay a dataset's demonstrations end to end."""
         demonstrations = dataset.demonstrations
         seen = [look_back(d.state, d.action, dataset.contract.hands) for d in demonstrations]
+        begins = [d.takeovers if d.human.any() else np.zeros(1, np.int64) for d in demonstrations]
+        stretches = [np.diff([*begun, len(d)]) for d, begun in zip(demonstrations, begins, strict=True)]
 
         def joined(arrays: Sequence[np.ndarray]) -> Tensor:
-            return torch.from_numpy(np.concatenate(arrays))
+            kept = [array[begun[0] :] for array, begun in zip(arrays, begins, strict=True)]
+            return torch.from_numpy(np.concatenate(kept))
 
         return cls(
             images=joined([d.images for d in demonstrations]),
@@ -71,8 +75,8 @@ class Frames:
                     for d in demonstrations
                 ]
             ),
-            lengths=[len(d) for d in demonstrations],
-            weights=np.array(dataset.weights),
+            lengths=np.concatenate(stretches).tolist(),
+            weights=np.repeat(np.array(dataset.weights), [len(stretch) for stretch in stretches]),
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Frames:

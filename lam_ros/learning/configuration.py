@@ -28,7 +28,8 @@ class TrainConfig:
         window: ticks through which gradients flow back in an episode (truncated back-propagation through time; the
             LSTM's state is handed on from window to window); 0 for whole episodes.
         hand_on: whether it is; without, each window begins with nothing, as where a policy remembers some ticks alone.
-        learning_rate: its peak in stages one and two; warm-up over 50 steps, then cosine to 1 %.
+        learning_rate: its peak in stages one and two; 50 steps of warm-up, at most a third of the stage, and a cosine to
+            1 %.
         together_rate: its peak in stage three.
         weight_decay: of AdamW.
         clip_norm: gradients are scaled down to this norm.
@@ -61,9 +62,9 @@ class TrainConfig:
 
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     seed: int = 0
-    perception_steps: int = 1500
-    perception_batch: int = 256
-    action_steps: int = 1500
+    perception_steps: int = 1000
+    perception_batch: int = 128
+    action_steps: int = 150
     action_batch: int = 16
     together_steps: int = 0
     together_batch: int = 8
@@ -85,13 +86,13 @@ class TrainConfig:
     state_dropout: float = 0.0
     camera_dropout: float = 0.0
     feature_dropout: float = 0.0
-    feature_noise: float = 0.02
+    feature_noise: float = 0.05
     keep_reflex: bool = True
-    memory_dropout: float = 0.0
-    views: int = 1
+    memory_dropout: float = 0.5
+    views: int = 3
     light: float = 0.1
     colour: float = 8.0
-    shift: int = 0
+    shift: int = 12
     erase: float = 0.0
     precision: Literal["auto", "bf16", "float32"] = "auto"
 

@@ -69,7 +69,7 @@ def held_out(episodes: Sequence[T], number: Callable[[T], int]) -> tuple[list[T]
 def distance_from_human(runtime: Runtime, demonstrations: Sequence[Demonstration]) -> tuple[float, int]:
     """How far a policy's targets are from a human's, over the ticks at which the human drove, and how many these are.
 
-    A policy is shown each episode from its beginning, with its memory handed on, as it would have been. Joints count
+    A policy is shown each episode from its beginning; its memory begins anew at each takeover, as in use. Joints count
     alike: each distance is a share of how far that joint's targets usually are from where it is.
 
     Raises:

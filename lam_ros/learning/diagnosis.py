@@ -36,9 +36,9 @@ def predictions(runtime: Runtime, demonstration: Demonstration, images: np.ndarr
     Its memory begins anew where a human takes over, as the action node's does.
     """
     hidden, targets = None, []
-    takes_over = np.diff(demonstration.human.astype(int), prepend=1) > 0
-    for pictures, state, is_taken in zip(images, demonstration.state, takes_over, strict=True):
-        hidden = None if is_taken else hidden
+    takeovers = set(demonstration.takeovers.tolist())
+    for tick, (pictures, state) in enumerate(zip(images, demonstration.state, strict=True)):
+        hidden = None if tick in takeovers else hidden
         features = np.concatenate([runtime.perceive(i, picture) for i, picture in enumerate(pictures)])
         chunk, hidden = runtime.step(features, np.asarray(state), hidden)
         targets.append(chunk[0])

@@ -23,7 +23,7 @@ from lam_ros.policy.heads import Head
 from lam_ros.policy.runtime import PolicyNetwork
 
 STEPS_PER_EPOCH = 50  # of optimisation; an epoch of windows may be longer
-WARM_UP_STEPS = 50
+WARM_UP_STEPS, WARM_UP_SHARE = 50, 1 / 3  # at most so many steps, and so much of a short stage
 LAST_RATE = 0.01  # of the peak, at the end of the cosine
 # Mean way to the next target, in the joints' spreads of it: ticks that hardly move hardly tell recipes apart.
 MOVING = 0.5
@@ -38,11 +38,12 @@ class Stage(lightning.LightningModule):
         self.settings = config
         self.normaliser = network.normaliser
         self._steps, self._rate = steps, rate
+        self._warm_up = max(1, min(WARM_UP_STEPS, round(WARM_UP_SHARE * steps)))
         self._validation = validation
         self.steps_per_epoch = STEPS_PER_EPOCH
 
     def _schedule(self, step: int) -> float:
-        warm_up = min(1.0, (step + 1) / WARM_UP_STEPS)
+        warm_up = min(1.0, (step + 1) / self._warm_up)
         cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / self._steps)))
         return warm_up * (LAST_RATE + (1.0 - LAST_RATE) * cosine)
 

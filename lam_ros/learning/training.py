@@ -40,6 +40,7 @@ from lam_ros.policy.runtime import PolicyNetwork
 IDLE = 1e-3  # rad or m a tick: slower is standing still
 IDLE_SHARE = 0.3  # of all ticks: more is said
 EPISODES_PER_EPOCH = 4  # of the longest, where windows cut it
+BEYOND = 10.0  # how much further a joint moves than in what a checkpoint learned: more is refused
 GAP = 3.0  # validation loss over training loss: more is said
 Batches = Shuffled | Windows
 log = logging.getLogger(__name__)
@@ -216,6 +217,22 @@ class _Curve:
             return [row for row in csv.DictReader(lines) if (row.get("step") or "").isdigit()]  # no torn last line
 
 
+def _check_motion(network: PolicyNetwork, training: Frames, start: Path) -> None:
+    """Raises TrainingError where a joint moves that hardly did in what a checkpoint learned: by its scale, such motion
+    would be the whole loss."""
+    spread = network.normaliser.chunk(training.targets, training.state).square().mean((0, 1)).sqrt()
+    beyond = [
+        f"{joint} ({size:.0f} times as far)"
+        for joint, size in zip(network.contract.joints, spread.tolist(), strict=True)
+        if size > BEYOND
+    ]
+    if beyond:
+        raise TrainingError(
+            f"in these demonstrations {', '.join(beyond)} moves further than in those that {start} was trained on. "
+            "Train from the beginning, on both folders together."
+        )
+
+
 def _precision(perception: Perception, config: TrainConfig, folder: Path) -> str:
     """What ``auto`` means here; measured once, so that a resumed run goes on with the same arithmetic."""
     if config.precision != "auto":
@@ -357,6 +374,7 @@ def train(
                 f"{start} holds another model than the settings ask for: {known.policy}, not {config.policy}. "
                 "Leave the model's settings as they were, or train from the beginning."
             )
+        _check_motion(network, training, start)
     if is_first:
         save_checkpoint(untrained_path(checkpoint), network, info({}))
     precision = _precision(network.perception, config, folder)

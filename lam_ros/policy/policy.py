@@ -31,7 +31,7 @@ class Policy:
     def reset(self) -> None:
         """Forget the episode: at its start, at activation, and when a human takes over."""
         self._hidden: Any = None
-        self._last_ns: int | None = None
+        self._planned_ns: float | None = None  # of the tick that the newest plan begins with
         self._decoder.reset()
 
     def replan(self) -> None:
@@ -81,10 +81,16 @@ class Policy:
         chunk, hidden = self.runtime.step(features.values.reshape(-1), state, self._hidden)
         self.contract.validate_action(chunk.sum(0))  # finite only where every target of the chunk is
         self._hidden = hidden
-        # Where ticks were lost, what was planned for this one is further on in the plans; two ticks may share a frame.
-        since_s = 0.0 if self._last_ns is None else (features.stamp_ns - self._last_ns) / NANOSECONDS
-        self._last_ns = features.stamp_ns
-        return Action(features.stamp_ns, self._decoder.decode(chunk, max(1, round(since_s * self.contract.rate_hz))))
+        return Action(features.stamp_ns, self._decoder.decode(chunk, self._ticks_until(features.stamp_ns)))
+
+    def _ticks_until(self, stamp_ns: int) -> int:
+        """How far on in the plans this tick is: more than one where ticks were lost, and one where two share a frame, by
+        whose stamp the second is early."""
+        period_ns = NANOSECONDS / self.contract.rate_hz
+        planned_ns = stamp_ns - period_ns if self._planned_ns is None else self._planned_ns
+        ticks = max(1, round((stamp_ns - planned_ns) / period_ns))
+        self._planned_ns = min(max(planned_ns + ticks * period_ns, stamp_ns), stamp_ns + period_ns)
+        return ticks
 
     def act(self, observation: Observation) -> Action:
         """One tick of perception and action together.

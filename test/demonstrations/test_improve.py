@@ -25,6 +25,8 @@ TINY = TrainConfig(
     policy=PolicyConfig(image_size=(24, 24), chunk=2),
     **dict.fromkeys(("perception_steps", "action_steps"), 3),
     **dict.fromkeys(("perception_batch", "action_batch"), 2),
+    shift=0,
+    views=1,
     precision="float32",
 )
 

@@ -80,13 +80,27 @@ def test_what_a_policy_did_itself_is_not_taught(robot: RobotConfig, demonstrate:
     taken = dataclasses.replace(taken, human=human)
     dataset = Dataset(Contract.of(robot), "wave", "desk_arm", [plain, taken], "x", [1.0, 2.0])
     frames = Frames.of(dataset, chunk=3, corrections=5.0)
-    assert frames.taught.tolist() == [1.0] * 6 + [0.0, 0.0, 5.0, 5.0, 5.0, 0.0]
-    assert frames.frame_weights.tolist() == [1.0] * 6 + [0.0, 0.0, 10.0, 10.0, 10.0, 0.0]
+    assert frames.taught.tolist() == [1.0] * 6 + [5.0, 5.0, 5.0, 0.0]
+    assert frames.frame_weights.tolist() == [1.0] * 6 + [10.0, 10.0, 10.0, 0.0]
     drawn = torch.cat(list(Shuffled(frames.frame_weights, 4, 500, seed=0)))
-    assert set(drawn.tolist()) == {0, 1, 2, 3, 4, 5, 8, 9, 10}
+    assert set(drawn.tolist()) == set(range(9))
     # What a human has begun ends with the takeover, not with what the policy did next.
-    np.testing.assert_array_equal(frames.targets[6 + 3], taken.action[[3, 4, 4]])
-    np.testing.assert_array_equal(frames.targets[6 + 0], taken.action[[0, 1, 1]])
+    np.testing.assert_array_equal(frames.targets[6 + 1], taken.action[[3, 4, 4]])
+
+
+def test_a_memory_lasts_from_takeover_to_takeover_as_in_use(robot: RobotConfig, demonstrate: Any) -> None:
+    plain, taken, alone = demonstrate(3, ticks=8)
+    taken = dataclasses.replace(taken, human=np.array([0, 0, 1, 1, 0, 1, 1, 1], dtype=bool))
+    alone = dataclasses.replace(alone, human=np.zeros(8, dtype=bool))
+    assert plain.takeovers.tolist() == [0]
+    assert taken.takeovers.tolist() == [2, 5]
+    frames = Frames.of(Dataset(Contract.of(robot), "wave", "desk_arm", [plain, taken, alone], "x", [1, 2, 3]), chunk=2)
+    assert frames.lengths == [8, 3, 3, 8]
+    assert frames.weights.tolist() == [1, 2, 2, 3]
+    for values, name in ((frames.images, "images"), (frames.state, "state")):
+        every = np.concatenate([plain.__dict__[name], taken.__dict__[name][2:], alone.__dict__[name]])
+        np.testing.assert_array_equal(values, every)
+    assert len(frames.destination) == len(frames.time_to_go) == len(frames.targets) == sum(frames.lengths)
 
 
 LENGTHS = [5, 3, 7, 2]

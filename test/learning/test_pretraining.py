@@ -31,6 +31,8 @@ TINY = TrainConfig(
     action_steps=1,
     action_batch=2,
     learning_rate=3e-3,
+    shift=0,
+    views=1,
     precision="float32",
 )
 

@@ -37,6 +37,8 @@ QUIET = TrainConfig(
     feature_dropout=0.0,
     feature_noise=0.0,
     memory_dropout=0.0,
+    shift=0,
+    views=1,
     precision="float32",
     perception_batch=4,
     action_batch=2,
@@ -243,6 +245,13 @@ def test_the_rate_warms_up_and_falls_along_a_cosine(dataset: Dataset) -> None:
     assert rates[WARM_UP_STEPS:] == sorted(rates[WARM_UP_STEPS:], reverse=True)
     assert rates[500] == pytest.approx((1.0 + LAST_RATE) / 2, abs=0.01)
     assert rates[1000] == pytest.approx(LAST_RATE)
+
+
+def test_a_short_stage_reaches_its_rate_too(dataset: Dataset) -> None:
+    stage = stage_of(dataset, action_steps=30)
+    rates = [stage._schedule(step) for step in range(30)]
+    assert max(rates) > 0.75
+    assert rates.index(max(rates)) < 10
 
 
 @pytest.mark.parametrize("name", ["destination", "contact", "way", "time"])

@@ -34,6 +34,10 @@ TINY = TrainConfig(
     action_steps=120,
     action_batch=2,
     learning_rate=3e-3,
+    shift=0,
+    views=1,
+    memory_dropout=0.0,
+    feature_noise=0.02,
     precision="float32",
 )
 Report = Callable[[str, int, int, float], None]
@@ -264,7 +268,8 @@ def test_fine_tuning_begins_with_a_checkpoint_and_its_normaliser(dataset: Datase
     first, tuned = tmp_path / "first.safetensors", tmp_path / "tuned.safetensors"
     short = dataclasses.replace(TINY, perception_steps=3, action_steps=3)
     train(dataset, short, first)
-    shifted = [dataclasses.replace(d, state=d.state + 1.0, action=d.action + 1.0) for d in dataset.demonstrations]
+    spread = np.concatenate([d.action for d in dataset.demonstrations]).std(0)
+    shifted = [dataclasses.replace(d, state=d.state + spread, action=d.action + spread) for d in dataset.demonstrations]
     other = dataclasses.replace(dataset, demonstrations=shifted, digest="shifted")
     train(other, short, tuned, start=first)
     begun, trained = weights(untrained_path(tuned)), weights(first)
@@ -275,6 +280,17 @@ def test_fine_tuning_begins_with_a_checkpoint_and_its_normaliser(dataset: Datase
     changed = dataclasses.replace(short, policy=dataclasses.replace(short.policy, hidden_size=8))
     with pytest.raises(TrainingError, match="holds another model than the settings ask for"):
         train(other, changed, tuned, start=first)
+
+
+def test_a_joint_that_stood_still_is_not_fine_tuned_to_move(dataset: Dataset, tmp_path: Path) -> None:
+    first = tmp_path / "first.safetensors"
+    short = dataclasses.replace(TINY, perception_steps=3, action_steps=3)
+    still = [dataclasses.replace(d, action=d.action.copy(), state=d.state.copy()) for d in dataset.demonstrations]
+    for demonstration in still:
+        demonstration.action[:, 6] = demonstration.state[:, 6] = 0.02
+    train(dataclasses.replace(dataset, demonstrations=still, digest="still"), short, first)
+    with pytest.raises(TrainingError, match=r"gripper \(\d+ times as far\) moves further .* on both folders together"):
+        train(dataset, short, tmp_path / "tuned.safetensors", start=first)
 
 
 @pytest.mark.parametrize("keep", [True, False])
