@@ -149,7 +149,7 @@ ABLATIONS: dict[str, dict[str, object]] = {
     "lam:refined": {"policy": {"head": "refined"}},
     "lam:categorical": {"policy": {"head": "categorical"}},
     "lam:relative_targets": {"policy": {"targets": "relative"}},
-    "lam:article_encoder": {"policy": {"encoder": "article"}},
+    "lam:article_encoder": {"policy": {"encoder": "article"}, "shift": 0},  # it cannot be told of displacements
     "lam:resnet18": {"policy": {"encoder": "resnet18"}},
     "lam:group_norm": {"policy": {"normalisation": "group"}},
     "lam:no_norm": {"policy": {"normalisation": "none"}},

@@ -28,8 +28,8 @@ class TrainConfig:
         window: ticks through which gradients flow back in an episode (truncated back-propagation through time; the
             LSTM's state is handed on from window to window); 0 for whole episodes.
         hand_on: whether it is; without, each window begins with nothing, as where a policy remembers some ticks alone.
-        learning_rate: its peak in stages one and two; 50 steps of warm-up, at most a third of the stage, and a cosine to
-            1 %.
+        learning_rate: its peak in stages one and two; 50 steps of warm-up (a third of a short stage), then cosine
+            to 1 %.
         together_rate: its peak in stage three.
         weight_decay: of AdamW.
         clip_norm: gradients are scaled down to this norm.

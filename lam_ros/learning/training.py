@@ -330,6 +330,8 @@ def train(
     """
     prepared_logging()
     check_files(checkpoint, start, pretrained)
+    if config.shift and config.policy.encoder == "article":
+        log.warning("the article encoder is not told how far pictures are displaced; give --set shift=0")
     _check(dataset)
     rank, world = processes()
     is_first = rank == 0

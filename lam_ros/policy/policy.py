@@ -84,7 +84,7 @@ class Policy:
         return Action(features.stamp_ns, self._decoder.decode(chunk, self._ticks_until(features.stamp_ns)))
 
     def _ticks_until(self, stamp_ns: int) -> int:
-        """How far on in the plans this tick is: more than one where ticks were lost, and one where two share a frame, by
+        """How far on in the plans this tick is: more than one where ticks were lost; one where two share a frame, by
         whose stamp the second is early."""
         period_ns = NANOSECONDS / self.contract.rate_hz
         planned_ns = stamp_ns - period_ns if self._planned_ns is None else self._planned_ns
