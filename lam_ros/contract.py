@@ -19,6 +19,13 @@ NANOSECONDS = 1_000_000_000
 HAND = re.compile("gripper|finger|jaw|knuckle", re.IGNORECASE)  # in the names of joints that grip
 
 
+def absolute_topic(topic: str, namespace: str = "") -> str:
+    """A topic of the robot YAML as it is called from outside of the nodes' namespace, and in a bag."""
+    if topic.startswith("/"):
+        return topic
+    return "/" + "/".join(part for part in (namespace.strip("/"), topic) if part)
+
+
 def seconds_to_ns(seconds: float) -> int:
     return round(seconds * NANOSECONDS)
 

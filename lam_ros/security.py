@@ -19,6 +19,7 @@ from xml.sax.saxutils import escape
 
 from lam_ros.bringup import LIFECYCLE_NODES
 from lam_ros.config import RobotConfig
+from lam_ros.contract import absolute_topic
 from lam_ros.errors import ConfigError
 
 YEARS = 10
@@ -109,7 +110,7 @@ def dds_topics(policy: Policy, namespace: str = "") -> tuple[list[str], list[str
     """
 
     def absolute(name: str) -> str:
-        return name if name.startswith("/") else f"/{'/'.join(part for part in (namespace.strip('/'), name) if part)}"
+        return absolute_topic(name, namespace)
 
     serves = [*policy.serves, *(f"{node}/{service}" for node in policy.nodes for service in OWN_SERVICES)]
     always = ("/rosout", "/parameter_events", "/diagnostics")

@@ -11,17 +11,11 @@ from xml.etree import ElementTree
 import yaml
 
 from lam_ros.config import RobotConfig, urdf_path
+from lam_ros.contract import absolute_topic
 
 RVIZ, FOXGLOVE = "lam.rviz", "lam.foxglove.json"
 COMMANDED = "commanded"  # prefix of the frames of a second arm in RViz, which stands where the gate sends the first
 Json = dict[str, Any]
-
-
-def absolute(topic: str, namespace: str) -> str:
-    """A topic as it is called from outside of the namespace."""
-    if topic.startswith("/"):
-        return topic
-    return "/" + "/".join(part for part in (namespace.strip("/"), topic) if part)
 
 
 def root_link(urdf: str) -> str:
@@ -42,7 +36,7 @@ def write_rviz(robot: RobotConfig, folder: Path, namespace: str = "", robot_file
     }
 
     def display(kind: str, name: str, where: str, **more: object) -> Json:
-        described = {**topic, "Value": absolute(where, namespace)}
+        described = {**topic, "Value": absolute_topic(where, namespace)}
         return {"Class": f"rviz_default_plugins/{kind}", "Name": name, "Enabled": True, "Topic": described, **more}
 
     frame = "base_link"
@@ -55,7 +49,7 @@ def write_rviz(robot: RobotConfig, folder: Path, namespace: str = "", robot_file
             ("Commanded", f"{COMMANDED}/robot_description", {"TF Prefix": COMMANDED, "Alpha": 0.4}),
         ]
         for name, where, more in arms:
-            described = {**source, "Value": absolute(where, namespace)}
+            described = {**source, "Value": absolute_topic(where, namespace)}
             model = {"Class": "rviz_default_plugins/RobotModel", "Name": name, "Enabled": True, **more}
             displays.append({**model, "Description Source": "Topic", "Description Topic": described})
     displays.append(display("MarkerArray", "Objects", "simulation/objects"))
@@ -102,7 +96,7 @@ def write_foxglove(robot: RobotConfig, folder: Path, namespace: str = "") -> Pat
     the nodes say of themselves."""
 
     def at(topic: str) -> str:
-        return absolute(topic, namespace)
+        return absolute_topic(topic, namespace)
 
     panels: dict[str, Json] = {}
     for name, camera in robot.cameras.items():

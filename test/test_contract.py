@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lam_ros.config import RobotConfig
-from lam_ros.contract import Contract, Observation, seconds_to_ns
+from lam_ros.contract import Contract, Observation, absolute_topic, seconds_to_ns
 from lam_ros.errors import ContractError
 
 JOINTS = ("a", "b", "c")
@@ -127,3 +127,9 @@ def test_named_values_that_do_not_fit_are_refused(names: list[str], values: list
 @pytest.mark.parametrize(("seconds", "nanoseconds"), [(0.05, 50_000_000), (1e-9, 1), (-0.5, -500_000_000), (0, 0)])
 def test_seconds_become_whole_nanoseconds(seconds: float, nanoseconds: int) -> None:
     assert seconds_to_ns(seconds) == nanoseconds
+
+
+def test_topics_of_the_robot_file_may_be_absolute_topic() -> None:
+    assert absolute_topic("/usb_cam/image", "left") == "/usb_cam/image"
+    assert absolute_topic("camera/image", "/left/") == "/left/camera/image"
+    assert absolute_topic("camera/image", "") == "/camera/image"

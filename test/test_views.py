@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lam_ros.config import RobotConfig, load_robot
-from lam_ros.views import absolute, root_link, write_foxglove, write_rviz
+from lam_ros.views import root_link, write_foxglove, write_rviz
 
 
 @pytest.fixture
@@ -52,12 +52,6 @@ def test_foxglove_shows_joints_who_drives_and_diagnostics(robot: RobotConfig, tm
         return [node] if isinstance(node, str) else [*leaves(node["first"]), *leaves(node["second"])]
 
     assert sorted(leaves(layout["layout"])) == sorted(layout["configById"])  # each panel has its place, once
-
-
-def test_topics_of_the_robot_file_may_be_absolute() -> None:
-    assert absolute("/usb_cam/image", "left") == "/usb_cam/image"
-    assert absolute("camera/image", "/left/") == "/left/camera/image"
-    assert absolute("camera/image", "") == "/camera/image"
 
 
 def test_the_root_is_nobodys_child() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from lam_ros.cli.report import STYLE, embedded, embedded_figure
 from lam_ros.config import RobotConfig
-from lam_ros.demonstrations.episode import Episode
+from lam_ros.demonstrations.episode import Episode, RecordedTopics
 from lam_ros.demonstrations.signals import Signals, compare
 from lam_ros.errors import ImageError
 from lam_ros.images import read_frame
@@ -24,7 +24,7 @@ GRADE_COLOURS = {"PASS": "#2e7d32", "WARN": "#b07d00", "FAIL": "#b03030"}
 
 def thumbnails(episode: Episode, robot: RobotConfig) -> dict[str, list[np.ndarray]]:
     """Camera -> THUMBNAILS frames, uint8 (H, W, 3), evenly over the take; cameras that cannot be read are left out."""
-    topics = {camera.subscribed_topic.lstrip("/"): name for name, camera in robot.cameras.items()}
+    topics = RecordedTopics.of(episode, robot).cameras
     wanted: dict[str, set[int]] = {}
     for topic, report in episode.manifest.topics.items():
         wanted[topic] = set(np.linspace(0, max(0, report.count - 1), THUMBNAILS).astype(int).tolist())

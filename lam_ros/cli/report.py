@@ -18,7 +18,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-FILM_SCALE, FILM_FPS = 3, 20
+FILM_HEIGHT, FILM_FPS = 288, 20.0  # smaller pictures are made larger, by whole times
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2.2rem } table { border-collapse: collapse }
@@ -100,8 +100,9 @@ def latency_plot(latencies_ms: Sequence[float]) -> Figure:
     return figure
 
 
-def film(frames: Sequence[tuple[int, str, np.ndarray]], path: Path) -> bool:
-    """Write an animated WebP of rollouts, cameras side by side; False where there are no frames."""
+def film(frames: Sequence[tuple[int, str, np.ndarray]], path: Path, fps: float = FILM_FPS) -> bool:
+    """Write an animated WebP of rollouts, (episode, camera, uint8 (H, W, 3)), cameras side by side; False where there
+    are no frames."""
     rollouts: dict[int, dict[str, list[np.ndarray]]] = {}
     for episode, camera, frame in frames:
         rollouts.setdefault(episode, {}).setdefault(camera, []).append(frame)
@@ -111,12 +112,12 @@ def film(frames: Sequence[tuple[int, str, np.ndarray]], path: Path) -> bool:
             height = max(frame.shape[0] for frame in together)
             padded = [np.pad(frame, ((0, height - frame.shape[0]), (0, 4), (0, 0))) for frame in together]
             picture = Image.fromarray(np.hstack(padded))
-            size = (picture.width * FILM_SCALE, picture.height * FILM_SCALE)
-            pictures.append(picture.resize(size, Image.Resampling.NEAREST))
+            times = max(1, FILM_HEIGHT // height)
+            pictures.append(picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST))
     if not pictures:
         return False
     pictures[0].save(
-        path, save_all=True, append_images=pictures[1:], duration=round(1000 / FILM_FPS), loop=0, quality=70, method=2
+        path, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0, quality=70, method=2
     )
     return True
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lam_ros.config import RobotConfig
 from lam_ros.contract import NANOSECONDS
-from lam_ros.demonstrations.episode import Episode
+from lam_ros.demonstrations.episode import Episode, RecordedTopics
 from lam_ros.demonstrations.signals import read_signals
 from lam_ros.errors import EpisodeError, ImageError
 from lam_ros.images import read_frame
@@ -27,8 +27,8 @@ def write_rerun(path: Path, episodes: Iterable[Episode], robot: RobotConfig) -> 
         raise EpisodeError("the Rerun SDK is not installed; `pip install 'lam_ros[view]'`.") from None
     recording = rr.RecordingStream("lam_ros")
     recording.save(path)
-    topics = {camera.subscribed_topic.lstrip("/"): name for name, camera in robot.cameras.items()}
     for episode in episodes:
+        topics = RecordedTopics.of(episode, robot).cameras
         name = episode.manifest.name
         signals = read_signals(episode, robot)
         for kind, times, values in (

@@ -17,14 +17,15 @@ from rich.table import Table
 from lam_ros.bringup import Options, Process, Supervisor, node_environment, plan, require_ros
 from lam_ros.cli.console import DEFAULT_ROBOT, Robot, console, friendly_errors, log_to
 from lam_ros.config import RobotConfig, load_robot
-from lam_ros.contract import Contract
+from lam_ros.contract import Contract, seconds_to_ns
 from lam_ros.control.terminal import Keys
-from lam_ros.demonstrations.episode import Episode, open_episode
+from lam_ros.demonstrations.episode import Episode, RecordedTopics, open_episode
 from lam_ros.errors import ConfigError
-from lam_ros.images import read_frame
+from lam_ros.images import read_frame, scale_image
 from lam_ros.learning.trials import Ending, Ledger, Turn, order
 
 KEYS = "space begin   + success   - failure   q end, and go on another time"
+FAILURE_HEIGHT, FAILURE_FPS = 240, 5.0  # of films
 NO_TERMINAL = "trials are controlled by keys and need a terminal."
 MARKS: dict[str, Ending] = {"+": "success", "-": "failure"}
 
@@ -107,7 +108,9 @@ def _perform(
                 ledger.add(turn)
                 console.print(f"trial {number + 1}: {turn.ending}, {turn.seconds:.1f} s")
                 if turn.ending != "success":
-                    _film(open_episode(out / "episodes" / turn.episode), robot, out / f"failure_{number + 1:03}.webp")
+                    film_failure(
+                        open_episode(out / "episodes" / turn.episode), robot, out / f"failure_{number + 1:03}.webp"
+                    )
 
 
 def _one(conductor: Any, keys: Keys, number: int, policy: str, seconds: float) -> Turn:
@@ -146,16 +149,22 @@ def _key(keys: Keys, conductor: Any, wanted: str) -> str:
                 return key
 
 
-def _film(episode: Episode, robot: RobotConfig, file: Path) -> None:
-    """A film of an episode's cameras."""
+def film_failure(episode: Episode, robot: RobotConfig, file: Path) -> None:
+    """A film of an episode's cameras: small and few pictures, for a minute of a real robot is gigabytes otherwise."""
     from lam_ros.cli.report import film
 
-    cameras = {camera.subscribed_topic.lstrip("/"): name for name, camera in robot.cameras.items()}
+    cameras = RecordedTopics.of(episode, robot).cameras
     frames: list[tuple[int, str, np.ndarray]] = []
-    for topic, msgtype, data, _ in episode.messages():
-        if topic.lstrip("/") in cameras:
-            frames.append((0, cameras[topic.lstrip("/")], read_frame(msgtype, data)[1]))
-    if film(frames, file):
+    due_ns = dict.fromkeys(cameras.values(), 0)
+    for topic, msgtype, data, received_ns in episode.messages():
+        camera = cameras.get(topic.lstrip("/"))
+        if camera is None or received_ns < due_ns[camera]:
+            continue
+        due_ns[camera] = received_ns + seconds_to_ns(1.0 / FAILURE_FPS)
+        image = read_frame(msgtype, data)[1]
+        height = min(image.shape[0], FAILURE_HEIGHT)
+        frames.append((0, camera, scale_image(image, (round(image.shape[1] * height / image.shape[0]), height))))
+    if film(frames, file, FAILURE_FPS):
         console.print(escape(f"film: {file}"), soft_wrap=True)
 
 

@@ -33,7 +33,7 @@ from lam_ros.config import JointStatesConfig, RobotConfig
 from lam_ros.contract import Contract, seconds_to_ns
 from lam_ros.demonstrations.cache import cached
 from lam_ros.demonstrations.dataset import Dataset, Demonstration, digest_of
-from lam_ros.demonstrations.episode import Episode
+from lam_ros.demonstrations.episode import Episode, RecordedTopics
 from lam_ros.demonstrations.wire import decode, stamp_ns_of
 from lam_ros.errors import ContractError, EpisodeError, ImageError
 from lam_ros.images import read_frame, scale_image
@@ -220,7 +220,8 @@ def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], com
         ContractError: a message does not fit the robot.
     """
     contract = Contract.of(robot)
-    cameras = {camera.subscribed_topic.lstrip("/"): name for name, camera in robot.cameras.items()}
+    topics = RecordedTopics.of(episode, robot, command_topic)
+    cameras = topics.cameras
     latest_ns = seconds_to_ns(max(camera.latency_s for camera in robot.cameras.values()))
     frames: list[tuple[int, str, np.ndarray]] = []
     states: list[tuple[int, np.ndarray]] = []
@@ -233,13 +234,13 @@ def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], com
                 stamp_ns, image = read_frame(msgtype, data)
                 contract.validate_image(cameras[name], image)
                 frames.append((stamp_ns, cameras[name], scale_image(image, image_size)))
-            elif name == robot.joint_states.topic.lstrip("/"):
+            elif name == topics.states:
                 message = decode(msgtype, data)
                 if contract.is_foreign(message.name):
                     others = message
                 else:
                     states.append((stamp_ns_of(message), contract.in_order(message.name, message.position, topic)))
-            elif name == command_topic.lstrip("/"):
+            elif name == topics.commands:
                 message = decode(msgtype, data)
                 driver, stamp_ns = message.header.frame_id, stamp_ns_of(message)
                 # A policy's command has the stamp of the images that it answers. A human's has its own time: it belongs

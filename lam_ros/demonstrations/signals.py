@@ -9,7 +9,7 @@ import numpy as np
 
 from lam_ros.config import RobotConfig
 from lam_ros.contract import NANOSECONDS, Contract
-from lam_ros.demonstrations.episode import Episode
+from lam_ros.demonstrations.episode import Episode, RecordedTopics
 from lam_ros.demonstrations.wire import decode, stamp_ns_of
 from lam_ros.errors import EpisodeError
 
@@ -55,7 +55,8 @@ def read_signals(episode: Episode, robot: RobotConfig, command_topic: str = "lam
     contract = Contract.of(robot)
     states: list[tuple[int, np.ndarray]] = []
     commands: list[tuple[int, np.ndarray]] = []
-    topics = {robot.joint_states.topic.lstrip("/"): states, command_topic.lstrip("/"): commands}
+    recorded = RecordedTopics.of(episode, robot, command_topic)
+    topics = {recorded.states: states, recorded.commands: commands}
     first_ns = begins_ns = 0  # when the first message arrived, and the first joint state
     for topic, msgtype, data, received_ns in episode.messages():
         first_ns = first_ns or received_ns

@@ -19,11 +19,6 @@ def typestore() -> Typestore:
     return get_typestore(Stores.ROS2_JAZZY)
 
 
-def absolute_topic(topic: str) -> str:
-    """A topic of the robot YAML as a bag has it, where the nodes run without a namespace."""
-    return topic if topic.startswith("/") else f"/{topic}"
-
-
 @lru_cache(maxsize=1024)
 def begins_with_header(definition_text: str) -> bool:
     """Whether the first field of a message definition is a std_msgs/Header."""

@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lam_ros.cli.gallery import THUMBNAILS, thumbnails
 from lam_ros.config import JointStatesConfig, RobotConfig
-from lam_ros.contract import Contract
+from lam_ros.contract import Contract, absolute_topic
 from lam_ros.demonstrations.alignment import StateHistory, Tick, TickAssembler, align, load_dataset
 from lam_ros.demonstrations.cache import cached
 from lam_ros.demonstrations.dataset import Dataset, chunk_targets, digest_of, mixed, ways
+from lam_ros.demonstrations.episode import EpisodeWriter, Topic, open_episode
+from lam_ros.demonstrations.signals import read_signals
 from lam_ros.errors import ContractError, EpisodeError, TrainingError
 
 FRONT, WRIST = "/camera/front/image_raw", "/camera/wrist/image_raw"
+IMAGE, JOINTS = "sensor_msgs/msg/Image", "sensor_msgs/msg/JointState"
 MS = 1_000_000
 SIZE = (24, 24)
 
@@ -426,3 +430,31 @@ def test_ways_are_those_of_each_target_from_where_the_arm_is() -> None:
     found = ways(state, targets)
     np.testing.assert_allclose(found[1, 1:], (targets[:, 1] - state)[:, 1:].std(0))
     assert (found[:, 0] == 1e-3).all(), "a joint that stands still is not measured in nothing"
+
+
+@pytest.mark.parametrize("kind", ["relative", "absolute", "film"])
+def test_an_episode_recorded_in_a_namespace_is_read_by_the_same_robot_file(
+    tmp_path: Path, robot: RobotConfig, messages: Any, kind: str
+) -> None:
+    cameras, states = robot.cameras, robot.joint_states
+    if kind == "absolute":
+        cameras = {n: dataclasses.replace(c, topic=f"/left/{c.topic}") for n, c in cameras.items()}
+    left = dataclasses.replace(robot, cameras=cameras)
+    writer = EpisodeWriter.of(robot, tmp_path, "wave")
+    commands = () if kind == "film" else ("/left/lam/command",)
+    films = {name: absolute_topic(camera.topic, "left") for name, camera in robot.cameras.items()}
+    for topic in (*films.values(), f"/left/{states.topic}", *commands):
+        writer.add_topic(Topic(topic, IMAGE if topic in films.values() else JOINTS))
+    for tick in range(6):
+        stamp_ns = 10**9 + tick * 50_000_000
+        writer.write(f"/left/{states.topic}", messages.joint_state(stamp_ns, [0.1 * tick] * 7), stamp_ns)
+        for topic in films.values():
+            writer.write(topic, messages.image(stamp_ns, np.zeros((96, 96, 3), np.uint8)), stamp_ns)
+        for topic in commands:
+            writer.write(topic, messages.joint_state(stamp_ns, [0.5] * 7, "teleop"), stamp_ns)
+    episode = open_episode(writer.seal("success"))
+    assert len(align(episode, left, SIZE, "lam/command" if commands else "")) == 6
+    assert len(read_signals(episode, left).state) == 6
+    assert {name: len(shown) for name, shown in thumbnails(episode, left).items()} == dict.fromkeys(
+        films, min(6, THUMBNAILS)
+    )

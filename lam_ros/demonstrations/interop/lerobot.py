@@ -19,14 +19,13 @@ from typing import Any
 import numpy as np
 
 from lam_ros.config import RobotConfig
-from lam_ros.contract import NANOSECONDS, Contract, seconds_to_ns
+from lam_ros.contract import NANOSECONDS, Contract, absolute_topic, seconds_to_ns
 from lam_ros.demonstrations.alignment import align
 from lam_ros.demonstrations.dataset import Demonstration
 from lam_ros.demonstrations.episode import Episode, EpisodeWriter, Topic, change_manifest, open_episode
 from lam_ros.demonstrations.interop.output import written_whole
 from lam_ros.demonstrations.interop.video import CODEC, KEY_FRAME_EVERY, PIXEL_FORMAT, QUALITY, read_video, write_video
 from lam_ros.demonstrations.messages import IMAGE, JOINT_STATE, image, joint_state
-from lam_ros.demonstrations.wire import absolute_topic
 from lam_ros.errors import EpisodeError, LamError
 
 VERSION = "v3.0"

@@ -16,10 +16,10 @@ from rosbags.typesys import get_types_from_msg, get_typestore
 from rosbags.typesys.stores import Stores
 
 from lam_ros.config import RobotConfig
-from lam_ros.contract import Contract, seconds_to_ns
+from lam_ros.contract import Contract, absolute_topic, seconds_to_ns
 from lam_ros.demonstrations.episode import Episode, EpisodeWriter, Outcome, Topic, change_manifest, open_episode
 from lam_ros.demonstrations.messages import JOINT_STATE, joint_state
-from lam_ros.demonstrations.wire import absolute_topic, begins_with_header, decode, definition, header_stamp_ns
+from lam_ros.demonstrations.wire import begins_with_header, decode, definition, header_stamp_ns
 from lam_ros.errors import EpisodeError, LamError
 
 COMMAND = "/lam/command"
