@@ -37,6 +37,7 @@ GPU_DEVICES = ("/dev/dri/renderD128", "/dev/nvidia0", "/dev/dxg")
 # Without a GPU Mesa draws. It walks every texel under an anisotropic filter, which OGRE asks for: one picture of an arm
 # that comes near the table took it up to minutes, in which Gazebo stood still.
 SOFTWARE_RENDERING = {"MESA_EXTENSION_OVERRIDE": "-GL_EXT_texture_filter_anisotropic"}
+NAMESPACE = "LAM_ROS_NAMESPACE"  # of the nodes, and of commands that speak with them, where nothing else is said
 PARTITION = ("GZ_PARTITION", "IGN_PARTITION")  # Gazebos, bridges and tools with the same value hear each other
 PLUGIN_PATHS = ("GZ_SIM_SYSTEM_PLUGIN_PATH", "IGN_GAZEBO_SYSTEM_PLUGIN_PATH")
 CONTROLLERS_TIMEOUT_S = 60  # for Gazebo to run them
@@ -322,6 +323,11 @@ def gazebo_processes(options: Options) -> list[Process]:
     without_window = ("-s", "--headless-rendering") if engine == "ogre2" else ("-s",)
     command = (*run, "-r", *(without_window if given.headless or not has_display else ()), str(world))
     namespace = given.namespace.strip("/")
+    if os.environ.get(NAMESPACE, "").strip("/") not in ("", namespace):
+        raise BringUpError(
+            f"Gazebo and its bridge stand outside of {NAMESPACE}; unset it, or `ros2 launch lam_ros gazebo.launch.py "
+            "namespace:=...`."
+        )
     apart = dict.fromkeys(PARTITION, namespace) if namespace else {}
     around = {**apart, **(_plugin_path(version) if controllers else {})}
     if not (_has_gpu() or os.environ.keys() & SOFTWARE_RENDERING):

@@ -14,6 +14,7 @@ from typing import Any
 
 from lam_ros.bringup import (
     FOLLOW_PARENT,
+    NAMESPACE,
     SEALING_S,
     BringUp,
     Command,
@@ -32,7 +33,7 @@ FLAGS = ("simulated", "composed", "respawn", "autostart", "headless", "tf", "rvi
 RESPAWN_DELAY_S = 2.0
 
 # Of every launch file, with their defaults; what says more about one of them stands in ARGUMENTS.
-COMMON = {"robot": "desk_arm", "namespace": "", "params_file": "", "log_level": "info"}
+COMMON = {"robot": "desk_arm", "namespace": os.environ.get(NAMESPACE, ""), "params_file": "", "log_level": "info"}
 OF_NODES = {"use_sim_time": "auto", "respawn": "false", "autostart": "true"}
 ARGUMENTS = {
     "robot": "Robot YAML: a path, or the name of a robot that lam_ros ships.",

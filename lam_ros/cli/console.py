@@ -24,7 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from lam_ros.bringup import PARTITION
+from lam_ros.bringup import NAMESPACE, PARTITION
 from lam_ros.errors import BringUpError, EpisodeError, LamError
 
 T = TypeVar("T")
@@ -102,6 +102,7 @@ def isolated_ros() -> Iterator[None]:
     before = dict(os.environ)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ["ROS_LOCALHOST_ONLY"] = "1" if os.environ.get("ROS_DISTRO") in ("humble", "iron") else "0"
+    os.environ.pop(NAMESPACE, None)
     for name in PARTITION:
         os.environ.setdefault(name, f"lam_{os.getpid()}")
     try:

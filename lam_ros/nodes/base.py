@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import signal
 import sys
 import traceback
@@ -24,9 +26,10 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
+from lam_ros.bringup import NAMESPACE
 from lam_ros.config import RobotConfig, load_robot
 from lam_ros.contract import NANOSECONDS, Contract, seconds_to_ns
-from lam_ros.errors import ConfigError, ContractError, LamError
+from lam_ros.errors import BringUpError, ConfigError, ContractError, LamError
 from lam_ros.nodes.middleware import is_deaf, restart
 
 if TYPE_CHECKING:
@@ -322,6 +325,22 @@ def ns_to_stamp(nanoseconds: int) -> Any:
     return Time(sec=min(max(seconds, -(2**31)), 2**31 - 1), nanosec=rest)
 
 
+def init_rclpy(args: Sequence[str]) -> None:
+    """Initialise rclpy without its signal handlers; in LAM_ROS_NAMESPACE, where the arguments name no other namespace.
+
+    Without rclpy's handlers Ctrl-C is a KeyboardInterrupt, which every command answers in one sentence.
+
+    Raises:
+        BringUpError: it is no name of a namespace.
+    """
+    namespace = os.environ.get(NAMESPACE, "").strip("/")
+    if namespace and not re.fullmatch(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*", namespace):
+        raise BringUpError(f"{NAMESPACE} is {namespace!r}; a namespace is letters, digits and _, such as left.")
+    if namespace and not any("__ns:=" in argument for argument in args):
+        args = [*args, "--ros-args", "-r", f"__ns:=/{namespace}"]
+    rclpy.init(args=list(args), signal_handler_options=SignalHandlerOptions.NO)
+
+
 def make_executor(context: Context | None = None) -> Executor:
     """The events executor where rclpy has it (Kilted and later: no wait set to rebuild), else the single-threaded."""
     try:
@@ -341,8 +360,7 @@ def spinning(
         make: of the node, given ``parameter_overrides``.
         parameters: the node's.
     """
-    # Without rclpy's handlers Ctrl-C is a KeyboardInterrupt, which every command answers in one sentence.
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    init_rclpy([])
     executor = make_executor()
     try:
         node = make(parameter_overrides=[Parameter(name, value=value) for name, value in parameters.items()])
@@ -382,7 +400,7 @@ def run(
         signal.signal(number, stop)
     try:
         # Our own handlers: the callback that is running ends as usual, and nodes close while they can still speak.
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        init_rclpy(sys.argv if args is None else args)
         executor = make_executor()
         for factory in factories:
             nodes.append(factory())

@@ -17,7 +17,6 @@ from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -25,7 +24,7 @@ from std_srvs.srv import Trigger
 from lam_ros.errors import BringUpError
 from lam_ros.images import rgb_from_image
 from lam_ros.learning.evaluation import EpisodeResult
-from lam_ros.nodes.base import make_executor
+from lam_ros.nodes.base import init_rclpy, make_executor
 from lam_ros.nodes.qos import LATCHED, STREAM
 from lam_ros.nodes.takeover import Takeover
 
@@ -72,7 +71,9 @@ class Conductor:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            self._figures[status.name.rpartition("/")[2]] = {entry.key: entry.value for entry in status.values}
+            namespace, _, name = status.name.rpartition("/")
+            if (namespace or "/") == self._node.get_namespace():  # another arm's nodes speak on /diagnostics too
+                self._figures[name] = {entry.key: entry.value for entry in status.values}
 
     def _on_takeover(self, is_on: bool) -> None:
         self.was_taken_over |= is_on
@@ -246,8 +247,7 @@ class Conductor:
 @contextlib.contextmanager
 def conducting(check: Callable[[], None]) -> Iterator[Conductor]:
     """A conductor with rclpy around it, initialised from the environment as it is now."""
-    # Without rclpy's handlers Ctrl-C is a KeyboardInterrupt, which every command answers in one sentence.
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    init_rclpy([])
     conductor = Conductor(check)
     try:
         yield conductor

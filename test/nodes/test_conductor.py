@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from diagnostic_msgs.msg import DiagnosticStatus
-from std_msgs.msg import Bool
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from std_msgs.msg import Bool, String
 from trajectory_msgs.msg import JointTrajectory
 
 from lam_ros.errors import BringUpError
@@ -46,3 +46,27 @@ def test_a_takeover_ends_with_whoever_said_so(graph, domain, monkeypatch):
         graph.probe.destroy_publisher(takeover)
         conductor._until(lambda: not conductor.is_taken_over, 30.0, "its end")
         assert conductor.was_taken_over
+
+
+def test_commands_speak_with_the_nodes_of_their_namespace(graph, domain, monkeypatch):
+    monkeypatch.setenv("LAM_ROS_NAMESPACE", "/left/")
+    told = graph.probe.create_publisher(DiagnosticArray, "/diagnostics", 10)
+    events = graph.listen(String, "/left/recorder/event", LATCHED)
+
+    def live():
+        for name, sent in (("/left/gate", "1"), ("/right/gate", "2"), ("/gate", "3")):
+            told.publish(
+                DiagnosticArray(status=[DiagnosticStatus(name=name, values=[KeyValue(key="sent", value=sent)])])
+            )
+        graph.executor.spin_once(timeout_sec=0.01)
+
+    with module.conducting(live) as conductor:
+        conductor.tell("next take")
+        for _ in range(30):
+            conductor.spin()
+            assert conductor.figures("gate") in ({}, {"sent": "1"})
+        assert conductor.figures("gate") == {"sent": "1"}
+        graph.until(lambda: [event.data for event in events] == ["next take"])
+    monkeypatch.setenv("LAM_ROS_NAMESPACE", "left arm")
+    with pytest.raises(BringUpError, match="'left arm'; a namespace is letters"), module.conducting(live):
+        pass
