@@ -13,6 +13,7 @@ from lam_ros.config import VerdictConfig
 from lam_ros.contract import NANOSECONDS
 
 Grade = Literal["PASS", "WARN", "FAIL"]
+STEP_BACK_S, STEPS_SHARE = 0.1, 0.1  # a clock set back during a take, and not two publishers of one topic
 AGES = 4000  # so many are kept for the median: of a long take, every second one, every fourth…
 
 
@@ -28,6 +29,7 @@ class TopicMeter:
         self.count = 0
         self.lost = 0
         self._backwards = 0
+        self._largest_step_back_ns = 0
         self._duplicates = 0
         self._same = 0
         self._largest_gap_ns = 0
@@ -52,6 +54,7 @@ class TopicMeter:
             self.first_ns = stamp_ns
         elif stamp_ns < self.last_ns:
             self._backwards += 1
+            self._largest_step_back_ns = max(self._largest_step_back_ns, self.last_ns - stamp_ns)
         elif is_stamped and stamp_ns == self.last_ns:  # without a stamp, two may arrive at once
             self._duplicates += 1
         else:
@@ -85,6 +88,7 @@ class TopicMeter:
             largest_gap_s=largest_gap_ns / NANOSECONDS,
             lost=self.lost,
             backwards=self._backwards,
+            step_back_s=self._largest_step_back_ns / NANOSECONDS,
             late_s=late_ns / NANOSECONDS,
             duplicates=self._duplicates,
             same=self._same,
@@ -110,6 +114,7 @@ class TopicReport:
         same: camera frames that show the very picture of the frame before.
         age_s: median age at arrival, None without stamps; a negative one is a clock that runs ahead.
         skew_s: how much more that is than the quickest topic's.
+        step_back_s: by how much stamps went back, at most.
     """
 
     count: int
@@ -124,6 +129,7 @@ class TopicReport:
     missing: int = 0
     age_s: float | None = None
     skew_s: float | None = None
+    step_back_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -179,7 +185,11 @@ def _findings(topic: str, report: TopicReport, limits: VerdictConfig) -> Iterabl
     # What is sent bears the stamp of what it answers: images under a policy, later times under a human.
     has_one_clock = not topic.endswith("lam/command")
     if report.backwards and has_one_clock:
-        yield False, f"{topic} went back in time {report.backwards} times."
+        is_stepped = report.step_back_s > STEP_BACK_S and report.backwards < STEPS_SHARE * report.count
+        back = (
+            f" by up to {report.step_back_s:.2g} s: before and after cannot be told apart. Set the clock before takes"
+        )
+        yield is_stepped, f"{topic} went back in time {report.backwards} times{back if is_stepped else ''}."
     if report.duplicates and has_one_clock:
         yield False, f"{topic} repeated a stamp {report.duplicates} times."
     if report.same > limits.warn_same * report.count:

@@ -22,6 +22,7 @@ from lam_ros.nodes.takeover import Takeover
 
 MOST_BRAKING_S = 5.0  # for an arm to come to rest before its gate ends: who ends nodes waits about twice as long
 BRAKING_MARGIN_S = 1.0
+LATE_NS, EARLY_NS = seconds_to_ns(0.25), seconds_to_ns(1.0)  # a stamp further from simulated time is of another clock
 
 
 class GateNode(LamNode):
@@ -123,12 +124,25 @@ class GateNode(LamNode):
     def _on_joint_states(self, message: JointState) -> None:
         position = self.joint_positions(message)
         if position is not None:
-            self._gate.measured(position, self._time_of(message.header.stamp), stamp_to_ns(message.header.stamp))
+            stamp_ns = stamp_to_ns(message.header.stamp)
+            self._gate.measured(position, self._time_of(stamp_ns), stamp_ns)
 
-    def _time_of(self, stamp: Any) -> int:
-        """Now. Simulated time is at least what a message says: its clock's own message may come a moment later."""
+    def _time_of(self, stamp_ns: int) -> int:
+        """Now. Simulated time is at least what joint states say: its clock's own message may come a moment later."""
         now_ns = self.now_ns()
-        return max(now_ns, stamp_to_ns(stamp)) if self._is_simulated else now_ns
+        if not self._is_simulated:
+            return now_ns
+        return max(now_ns, stamp_ns - seconds_to_ns(self.robot.joint_states.latency_s))
+
+    def _stamp_of(self, driver: Driver, stamp_ns: int) -> int:
+        """When a command was given: a policy's by its images; a human's by the time here, since who drives may be
+        on another machine, whose clock would shift what is learned from it. A simulator waits for the stamp of its own
+        time, which its clock's message may not have told yet."""
+        if driver is Driver.POLICY:
+            return stamp_ns
+        now_ns = self.get_clock().now().nanoseconds
+        is_of_this_clock = -LATE_NS <= stamp_ns - now_ns <= EARLY_NS
+        return stamp_ns if self._is_simulated and is_of_this_clock else now_ns
 
     def _on_request(self, driver: Driver, message: JointState) -> None:
         if not self.is_active or (self.is_fed and driver is Driver.POLICY):
@@ -140,7 +154,7 @@ class GateNode(LamNode):
             self._heard_ns[driver] = self.now_ns()
             self.note(driver.value, ERROR, str(error))
             return
-        self._request(Request(driver, target, stamp_to_ns(message.header.stamp)))
+        self._request(Request(driver, target, self._stamp_of(driver, stamp_to_ns(message.header.stamp))))
 
     def take(self, action: Action) -> None:
         """A policy's action, from the same process."""

@@ -292,12 +292,13 @@ class GazeboNode(PlainNode):
         self.note("home", OK, "the arm is home")
         if self._lay_table():  # again: on its way the arm may have moved something; and again until Gazebo answers
             self._home, self._outcome = None, "running"
+            self._heard_ns = None  # what Gazebo took to lay the table is not the episode's
             self._publish_status()
 
     # What goes out
 
     def _publish_objects(self, stamp_ns: int) -> None:
-        if stamp_ns - self._last_objects_ns >= NANOSECONDS / self.robot.policy.rate_hz:
+        if not 0 <= stamp_ns - self._last_objects_ns < NANOSECONDS / self.robot.policy.rate_hz:  # or time went back
             self._last_objects_ns = stamp_ns
             self._objects.publish(objects_message(self._simulation.objects, self._seed, stamp_ns))
 

@@ -168,7 +168,7 @@ class TeleopNode(PlainNode):
         self.create_timer(JOG_PERIOD_S, self._on_keys, clock=self._steady)
 
     def _on_keys(self) -> None:
-        now_ns = self.now_ns()
+        now_ns = self._steady.now().nanoseconds  # a finger keeps wall time
         for key in self._keys.pressed():
             if key in RECORDER_KEYS:
                 self._call_recorder(RECORDER_KEYS[key])

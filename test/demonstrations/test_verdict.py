@@ -31,7 +31,7 @@ def test_a_meter_reports_rate_and_largest_gap() -> None:
 
 def test_a_meter_counts_steps_back_and_repeated_stamps() -> None:
     report = metered([10, 50, 50, 40, 90])
-    assert (report.backwards, report.duplicates) == (1, 1)
+    assert (report.backwards, report.duplicates, report.step_back_s) == (1, 1, 0.01)
     unstamped = metered([10, 50, 50, 40, 90], is_stamped=False)
     assert (unstamped.backwards, unstamped.duplicates, unstamped.age_s) == (1, 0, None)
 
@@ -102,6 +102,14 @@ def test_what_came_as_expected_passes() -> None:
         ({"largest_gap_s": 0.6}, "FAIL", "/a paused for 0.60 s."),
         ({"lost": 25}, "FAIL", "/a lost 25 of 125 messages."),
         ({"backwards": 2}, "WARN", "/a went back in time 2 times."),
+        ({"backwards": 2, "step_back_s": 0.05}, "WARN", "/a went back in time 2 times."),
+        (
+            {"backwards": 1, "step_back_s": 2.0},
+            "FAIL",
+            "/a went back in time 1 times by up to 2 s: before and after cannot be told apart. Set the clock before "
+            "takes.",
+        ),
+        ({"backwards": 50, "step_back_s": 0.2}, "WARN", "/a went back in time 50 times."),
         ({"duplicates": 3}, "WARN", "/a repeated a stamp 3 times."),
         ({"same": 50}, "PASS", None),
         (

@@ -11,12 +11,13 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.srv import GetParameters
 from rclpy.lifecycle import TransitionCallbackReturn
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from lam_ros.nodes.base import OK, WARN, publishers_of
+from lam_ros.nodes.base import OK, WARN, ns_to_stamp, publishers_of, stamp_to_ns
 from lam_ros.nodes.gate import GateNode
 from lam_ros.nodes.middleware import RESTARTS
 from lam_ros.nodes.qos import LATCHED, SENSOR, STREAM
@@ -162,6 +163,29 @@ def test_it_says_when_somebody_else_commands_the_robot_too(graph, gate):
     graph.until(graph.said("gate", "1 more publish /robot/command; end them"))
     graph.probe.destroy_publisher(rival)
     graph.until(lambda: gate._status["rivals"] == (OK, "nobody else commands the robot"))
+
+
+@pytest.mark.parametrize("off_s", [None, -60.0, -0.3, 60.0])
+def test_the_clock_of_whoever_drives_does_not_shift_what_is_learned(graph, arm, robot, gate, off_s):
+    """Offline a human's command belongs to the images before it, by its stamp."""
+    teleop = graph.talk(JointState, "teleop/command")
+    stamp_ns = 0 if off_s is None else time.time_ns() + round(off_s * 1e9)
+    sent = drive(graph, arm, teleop, request(robot, [0.1] + [0.0] * 6, stamp_ns), count=3)
+    stamp = sent[-1].header.stamp
+    assert abs(stamp.sec + stamp.nanosec * 1e-9 - time.time()) < 0.25
+    assert sent[-1].header.frame_id == "teleop"
+
+
+def test_in_a_simulator_a_stamp_of_its_own_time_is_kept_and_one_of_another_clock_is_not(graph, arm, robot):
+    graph.add(GateNode, robot="desk_arm", use_sim_time=True)
+    graph.until(lambda: arm.is_measured)
+    clock = graph.talk(Clock, "/clock")
+    teleop = graph.talk(JointState, "teleop/command")
+    now_ns = 100 * 10**9
+    for stamp_ns, kept in ((now_ns - TICK, True), (now_ns + 10 * TICK, True), (time.time_ns(), False), (0, False)):
+        clock.publish(Clock(clock=ns_to_stamp(now_ns)))
+        (*_, last) = drive(graph, arm, teleop, request(robot, [0.1] + [0.0] * 6, stamp_ns), 3, measured_ns=now_ns)
+        assert stamp_to_ns(last.header.stamp) == (stamp_ns if kept else now_ns)
 
 
 def test_a_stamp_before_time_began_is_answered(graph, arm, robot, gate):

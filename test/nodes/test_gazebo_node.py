@@ -132,6 +132,30 @@ def test_the_tasks_own_rule_judges_what_gazebo_shows(graph, stand_in, node, stat
     assert elapsed >= 0.5  # it must stay there
 
 
+def test_objects_are_shown_again_after_gazebos_time_went_back(graph, stand_in, node, status):
+    objects = graph.listen(MarkerArray, "simulation/objects")
+    stand_in.until(lambda: outcome(status) == "running" and objects)
+    objects.clear()
+    stand_in._now_s = 0.0
+    stand_in.until(lambda: len(objects) > 3)
+
+
+def test_the_time_that_laying_a_table_takes_is_not_the_episodes(graph, stand_in, node, status):
+    shown = stand_in.place
+
+    def place(*given):
+        stand_in._now_s += 0.8
+        shown(*given)
+
+    node._place = place
+    stand_in.until(lambda: outcome(status) == "running")
+    for _ in range(20):
+        stand_in.step()
+        for _ in range(8):
+            graph.executor.spin_once(timeout_sec=0.01)
+    assert 0.0 < node._simulation.elapsed_s < 1.0
+
+
 def test_an_episode_without_success_fails_when_its_time_is_up(stand_in, node, status):
     stand_in.until(lambda: outcome(status) == "running")
     stand_in.until(lambda: outcome(status) == "failure", period_s=0.5)
