@@ -35,7 +35,7 @@ from lam_ros.demonstrations.episode import list_episodes
 from lam_ros.demonstrations.repair import leftovers, recover
 from lam_ros.errors import LamError
 
-DISK_MB, KEEP_FREE_GB = 1000, 0.1  # room for a sealed take, a leftover, and its repaired copy
+DISK_MB, KEEP_FREE_GB = 1000, 0.1  # room for a sealed take and a leftover
 LONGEST_S, AFTERWARDS_S = 4.0, 2.0
 FILLS_AFTER_S = (13.0, 22.0)  # of 55 MB/s: killed before, while and after the recorder seals the take
 TROUBLES = ("fills up by itself", "is filled by another", "is made read-only")

@@ -176,7 +176,7 @@ class Options:
         dataset: folder of episodes; required for record.
         simulated: whether the embedded simulator is the robot.
         mode: the simulator's, realtime or lockstep.
-        teleop: who demonstrates: expert, keyboard, or none (run it yourself).
+        teleop: who demonstrates: expert, or none (run it yourself: a keyboard needs a terminal of its own).
         composed: perception, action and gate in one process.
         simulation: further parameters of the simulator.
         simulator: which one is the robot, where it is simulated.
@@ -190,7 +190,7 @@ class Options:
     dataset: str = ""
     simulated: bool = False
     mode: Literal["realtime", "lockstep"] = "realtime"
-    teleop: Literal["expert", "keyboard", "none"] = "none"
+    teleop: Literal["expert", "none"] = "none"
     composed: bool = False
     simulation: Mapping[str, Any] = field(default_factory=dict)
     simulator: Simulator = "embedded"

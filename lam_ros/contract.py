@@ -128,14 +128,6 @@ class Contract:
         """Raises ContractError unless ``target`` is finite and of shape (J,)."""
         _check_vector("the action", target, self.joints)
 
-    def validate_observation(self, observation: Observation) -> None:
-        """Raises ContractError unless every camera has its image and the state is whole and finite."""
-        for camera in self.cameras:
-            if camera not in observation.images:
-                raise ContractError(f"the observation lacks camera {camera}; it has {', '.join(observation.images)}.")
-            self.validate_image(camera, observation.images[camera])
-        self.validate_state(observation.state)
-
     def is_foreign(self, names: Sequence[str]) -> bool:
         """Whether a message names joints, and none of the robot's: a gripper's or a base's on the same topic."""
         return bool(names) and not set(names) & set(self.joints)

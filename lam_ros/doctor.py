@@ -67,9 +67,18 @@ def look_at_robot(robot_file: str) -> tuple[RobotConfig | None, list[Finding]]:
     except LamError as error:
         why = "no node starts with a robot YAML that cannot be used."
         return None, [Finding("failure", str(error), why, "correct the file that is named")]
-    findings = [
-        Finding("ok", f"{robot.name}: {len(robot.joints)} joints, {len(robot.cameras)} cameras, the URDF fits the YAML")
-    ]
+    urdf = "the URDF fits the YAML" if robot.urdf else "no URDF"
+    findings = [Finding("ok", f"{robot.name}: {len(robot.joints)} joints, {len(robot.cameras)} cameras, {urdf}")]
+    if not robot.urdf:
+        findings.append(
+            Finding(
+                "warning",
+                f"{robot_file} names no URDF",
+                "its limits are not compared with the arm's, there is no workspace and no twist, and viewers show "
+                "no arm.",
+                "`urdf: my_arm.urdf` in the robot YAML; `xacro` writes the driver's description into one file",
+            )
+        )
     lower, upper = robot.position_limits
     for i, name in enumerate(robot.joint_names):
         asked, allowed = (lower[i], upper[i], robot.velocity_limits[i]), (limits.lower[i], limits.upper[i])

@@ -14,6 +14,7 @@ from lam_ros.urdf import UrdfJoint, driven_joints, read_urdf
 SHARE_OF_VELOCITY = 0.5  # of the URDF's limit, for the first steps
 SECONDS_TO_FULL_SPEED = 0.25  # URDFs know no acceleration limits
 FASTEST_TICK_HZ = 30.0
+USUAL_CAMERA_HZ = 30.0
 NO_CAMERA = "camera/image_raw"
 
 
@@ -47,7 +48,7 @@ class Found:
 
 def tick_rate(cameras: Sequence[FoundCamera]) -> float:
     """The policy's rate (Hz): that of the slowest camera, halved until it is no faster than an arm has use for."""
-    rate = min((camera.rate_hz for camera in cameras), default=FASTEST_TICK_HZ)
+    rate = min((camera.rate_hz or USUAL_CAMERA_HZ for camera in cameras), default=FASTEST_TICK_HZ)
     while rate > FASTEST_TICK_HZ:
         rate /= 2
     return rate
@@ -82,8 +83,10 @@ def _joint_lines(joint: UrdfJoint) -> str:
 def _camera_lines(name: str, camera: FoundCamera) -> str:
     more = "" if camera.transport == "raw" else f", transport: {camera.transport}"
     more += f", frame_id: {camera.frame_id}" if camera.frame_id else ""
-    size = f"width: {camera.width}, height: {camera.height}, rate_hz: {camera.rate_hz:g}"
-    return f"  {name}: {{topic: {camera.topic}, {size}{more}}}"
+    rate_hz = camera.rate_hz or USUAL_CAMERA_HZ
+    size = f"width: {camera.width}, height: {camera.height}, rate_hz: {rate_hz:g}"
+    guess = "" if camera.rate_hz else " # one frame was heard: the rate is a guess"
+    return f"  {name}: {{topic: {camera.topic}, {size}{more}}}{guess}"
 
 
 def robot_yaml(urdf: Path, found: Found, joints: Sequence[str] = ()) -> str:

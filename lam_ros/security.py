@@ -72,7 +72,7 @@ def policies(robot: RobotConfig) -> dict[str, Policy]:
     action = Policy(
         ("action",),
         ("lam/policy_command", "lam/shadow"),
-        ("lam/features", states, "lam/takeover", "lam/command", "teleop/command"),
+        ("lam/features", states, "lam/takeover", "lam/command"),
     )
     gate = Policy(
         ("gate",),

@@ -72,7 +72,7 @@ def test_simulate_with_a_checkpoint_lets_the_policy_drive(checkpoint: str) -> No
 
 
 def test_record_on_a_robot_needs_no_simulator(tmp_path: Path) -> None:
-    options = Options("desk_arm", dataset=str(tmp_path / "data"), task="fold the towel", teleop="keyboard")
+    options = Options("desk_arm", dataset=str(tmp_path / "data"), task="fold the towel", teleop="expert")
     processes = plan("record", options)
     assert names(processes) == ["gate", "recorder", "teleop"]
     recorder = parameters(processes, "recorder")
@@ -83,7 +83,7 @@ def test_record_on_a_robot_needs_no_simulator(tmp_path: Path) -> None:
 
 
 def test_a_policy_beside_a_recording_only_predicts(tmp_path: Path, checkpoint: str) -> None:
-    processes = plan("record", Options("desk_arm", dataset=str(tmp_path), checkpoint=checkpoint, teleop="keyboard"))
+    processes = plan("record", Options("desk_arm", dataset=str(tmp_path), checkpoint=checkpoint, teleop="expert"))
     assert names(processes) == ["gate", "recorder", "action", "perception", "teleop"]
     assert parameters(processes, "action")["shadow"] is True
     assert "shadow" not in parameters(plan("deploy", Options("desk_arm", checkpoint=checkpoint)), "action")

@@ -30,6 +30,13 @@ def test_a_shipped_robot_is_well() -> None:
     assert not told(findings, "warning") + told(findings, "failure")
 
 
+def test_an_arm_without_a_urdf_is_told_what_it_goes_without() -> None:
+    robot, findings = look_at_robot("so101")
+    assert robot is not None
+    assert "so101: 6 joints, 2 cameras, no URDF" in told(findings, "ok")
+    assert "so101 names no URDF" in told(findings, "warning")
+
+
 def test_a_yaml_wider_than_the_urdf_is_told_by_joint(desk_arm_with: Callable[..., str]) -> None:
     robot, findings = look_at_robot(desk_arm_with(joints={"elbow": {"position": [-1.4, 9.0]}}))
     assert robot is not None

@@ -62,6 +62,13 @@ def test_what_nobody_tells_is_guessed_and_marked(tmp_path: Path) -> None:
     assert "nobody listens yet" in text
 
 
+def test_a_camera_of_which_one_frame_was_heard_has_a_guessed_rate(tmp_path: Path) -> None:
+    text = robot_yaml(share_path("description/desk_arm.urdf"), Found((FoundCamera("/camera/image_raw", 96, 96, 0.0),)))
+    (camera,) = loaded(tmp_path, text).cameras.values()
+    assert camera.rate_hz == 30.0
+    assert "one frame was heard: the rate is a guess" in text
+
+
 def test_joints_may_be_chosen_and_ordered(tmp_path: Path) -> None:
     limit = '<limit lower="-1" upper="2" velocity="4" effort="1"/>'
     file = urdf(tmp_path, *(JOINT.format(name=name, kind="revolute", limit=limit) for name in ("a", "b", "c")))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from types import SimpleNamespace
+
 import pytest
 
+from lam_ros.cli import session as module
 from lam_ros.cli.session import Pace, Session
 from lam_ros.errors import BringUpError
 
@@ -124,3 +128,28 @@ def test_a_take_that_a_button_began_is_followed(by_hand: Recorder) -> None:
     assert by_hand.done == ["stop"]
     by_hand.session.follow(False, 8.1)
     assert by_hand.session.phase == "waiting"
+
+
+def test_the_hook_runs_at_each_event_of_the_recorder(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = ["countdown 1", "recording episode_000000", "sealed episode_000000 PASS"]
+    heard: list[tuple[str, ...]] = []
+    monkeypatch.setattr(module, "Keys", lambda sentence: contextlib.nullcontext(SimpleNamespace(pressed=tuple)))
+    monkeypatch.setattr(module, "_run_hook", lambda command, event: heard.append((*command, event)))
+
+    class Graph:
+        """The recorder says one thing at a time."""
+
+        def __init__(self) -> None:
+            self.events: list[str] = []
+
+        def spin(self) -> None:
+            self.events += said[len(self.events) :][:1]
+
+        def figures(self, node: str) -> dict[str, str]:
+            return {}
+
+    recorder, graph = Recorder(Pace(episodes=1, countdown_s=0.0)), Graph()
+    recorder.kept = 1
+    monkeypatch.setattr(Session, "is_over", property(lambda self: len(heard) == len(said)))
+    module._loop(recorder.session, graph, "wave", ["say"])
+    assert heard == [("say", event) for event in said]

@@ -338,6 +338,9 @@ def import_command(
         str, typer.Option(help="rosbag2: the topic that drove the arm; the joint states' where it was moved by hand.")
     ] = "teleop/command",
     lead: Annotated[float, typer.Option(help="rosbag2: commands count as given so many seconds earlier.")] = 0.0,
+    degrees: Annotated[bool, typer.Option("--degrees", help="lerobot: joints that turn are in degrees, not rad.")] = (
+        False
+    ),
 ) -> None:
     """Make sealed episodes of recordings of other tools, with a robot YAML that names their topics or cameras.
 
@@ -362,7 +365,7 @@ def import_command(
                     display.update(bar, completed=done, total=total)
 
                 for folder in sources:
-                    made += import_lerobot(folder, out, described, report)
+                    made += import_lerobot(folder, out, described, report, degrees)
         console.print(f"{len(made)} episodes are in {out}; `lam episodes stats {out}` looks them through.")
 
 

@@ -155,7 +155,7 @@ def pretrain(
 def evaluate(
     checkpoint: Annotated[Path, typer.Option(help="Policy to evaluate: a checkpoint or an exported policy.")],
     task: TaskName = "reach",
-    episodes: Annotated[int, typer.Option(min=1)] = 50,
+    episodes: Annotated[int, typer.Option(min=1, help="How many to perform.")] = 50,
     seed: Seed = UNSEEN_SEED,
     json_file: Json = None,
     robot: Robot = DEFAULT_ROBOT,

@@ -121,7 +121,7 @@ def node(
         if name not in NODES:
             raise BringUpError(f"there is no node {name!r}; there are {', '.join(NODES)}.")
         parameters: dict[str, object] = {"robot": robot, "use_sim_time": sim_time}
-        if name not in ("teleop", "simulation"):
+        if NODES[name].is_lifecycle or name == "composed":
             parameters["autostart"] = autostart
         if checkpoint:
             parameters["checkpoint"] = str(Path(checkpoint).resolve())

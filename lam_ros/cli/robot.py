@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -38,8 +39,10 @@ def init_command(
         names = joint or [driven.name for driven in driven_joints(read_urdf(urdf))]
         found = _heard(seconds, names) if seconds else Found()
         text = robot_yaml(urdf.resolve(), found, joint or ())
+        with tempfile.TemporaryDirectory() as folder:  # what cannot be used is not left where the next run finds it
+            (Path(folder) / out.name).write_text(text)
+            robot = load_robot(Path(folder) / out.name)
         out.write_text(text)
-        robot = load_robot(out)
         for remark in found.remarks:
             console.print(f"[yellow]{escape(remark)}[/]")
         console.print(escape(text))

@@ -11,7 +11,7 @@ import math
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -181,17 +181,15 @@ def run_session(robot: str, task: str, dataset: Path, pace: Pace, hook: str) -> 
             def tell(event: str) -> None:
                 conductor.tell(event)
                 console.bell()
-                if command:
-                    _run_hook(command, event)
 
             session = Session(
                 pace, lambda action: conductor.call(f"recorder/{action}"), lambda: len(sealed_folders(dataset)), tell
             )
-            _loop(session, conductor, task)
+            _loop(session, conductor, task, command)
             return session.kept
 
 
-def _loop(session: Session, conductor: Any, task: str) -> None:
+def _loop(session: Session, conductor: Any, task: str, hook: Sequence[str]) -> None:
     heard = 0
     with Keys(NO_TERMINAL) as keys, Live(console=console, auto_refresh=False) as live:
         drawn_s = 0.0
@@ -201,6 +199,8 @@ def _loop(session: Session, conductor: Any, task: str) -> None:
             for event in conductor.events[heard:]:
                 if event.startswith(("recording", "sealed", "discarded")):
                     session.follow(event.startswith("recording"), now_s)
+                if hook:
+                    _run_hook(hook, event)
             heard = len(conductor.events)
             for key in keys.pressed():
                 session.press(key, now_s)
@@ -223,7 +223,7 @@ def _screen(session: Session, task: str, figures: Mapping[str, str], now_s: floa
     return Group(topics, *(line for line in lines if line), f"[dim]{figures.get('room', '')}   {KEYS}[/]")
 
 
-def _run_hook(command: list[str], event: str) -> None:
+def _run_hook(command: Sequence[str], event: str) -> None:
     try:
         subprocess.Popen([*command, event], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     except OSError as error:

@@ -100,11 +100,6 @@ class Stream:
         return f"{rate:.1f} of {expected:g} Hz, {state}"
 
 
-def type_name(kind: Any) -> str:
-    """``package/msg/Name`` of a message class."""
-    return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
-
-
 def message_class(msgtype: str) -> Any:
     """The Python class of ``package/msg/Name``.
 

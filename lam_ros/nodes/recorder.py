@@ -18,8 +18,8 @@ from lam_ros.demonstrations.repair import leftovers, recover
 from lam_ros.demonstrations.storage import GIGABYTE, Room, room_for_takes
 from lam_ros.demonstrations.verdict import Verdict, judge
 from lam_ros.errors import ConfigError, EpisodeError, LamError
-from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, resolve
-from lam_ros.nodes.intake import Intake, Wanted, type_name
+from lam_ros.nodes.base import ERROR, OK, WARN, LamNode, resolve, type_name
+from lam_ros.nodes.intake import Intake, Wanted
 from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES
 from lam_ros.nodes.qos import LATCHED, STREAM
 

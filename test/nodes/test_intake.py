@@ -19,8 +19,8 @@ from visualization_msgs.msg import MarkerArray
 from lam_ros.demonstrations.episode import EpisodeWriter, open_episode
 from lam_ros.demonstrations.wire import definition
 from lam_ros.errors import ConfigError
-from lam_ros.nodes.base import PlainNode
-from lam_ros.nodes.intake import Intake, Wanted, definition_of, message_class, type_name
+from lam_ros.nodes.base import PlainNode, type_name
+from lam_ros.nodes.intake import Intake, Wanted, definition_of, message_class
 from lam_ros.nodes.qos import LATCHED
 
 KINDS = (

@@ -30,3 +30,7 @@ def test_a_node_may_do_what_it_does(graph, tmp_path, name):
     heard -= {"rt/simulation/objects"}
     assert not [topic for topic in topics if not may(topic, writes)]
     assert not [topic for topic in heard if not may(topic, reads)]
+    if name in ("perception", "action", "gate"):  # the others depend on what drives, and on what is recorded
+        policy, named = policies(load_robot("desk_arm"))[name], topics | heard
+        granted = [topic for topic in (*policy.publishes, *policy.hears) if "*" not in topic]
+        assert not [topic for topic in granted if f"rt/{topic.lstrip('/')}" not in named]

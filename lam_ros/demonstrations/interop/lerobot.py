@@ -264,6 +264,7 @@ class _Source:
     folder: Path
     info: Mapping[str, Any]
     fps: float
+    in_degrees: bool
 
     def table(self, path: str) -> Any:
         import pyarrow.parquet as pq
@@ -272,11 +273,18 @@ class _Source:
 
 
 def import_lerobot(
-    folder: Path, dataset: Path, robot: RobotConfig, report: Callable[[int, int], None] = lambda done, total: None
+    folder: Path,
+    dataset: Path,
+    robot: RobotConfig,
+    report: Callable[[int, int], None] = lambda done, total: None,
+    in_degrees: bool = False,
 ) -> list[Episode]:
     """Make sealed episodes of a LeRobot dataset, with the topics of the robot YAML.
 
     Joints are found by their names (with or without ``.pos``), or taken in order where there are as many.
+
+    Args:
+        in_degrees: whether joints that turn are in degrees there, and not in rad. A dataset does not say.
 
     Raises:
         EpisodeError: it is no such dataset, is of another version, or does not fit the robot.
@@ -290,7 +298,7 @@ def import_lerobot(
                 f"{folder} is a LeRobot dataset of version {info['codebase_version']}; {VERSION} is read. "
                 "LeRobot's own converter brings it up to date."
             )
-        source = _Source(folder, info, float(info["fps"]))
+        source = _Source(folder, info, float(info["fps"]), in_degrees)
         order = {name: _order(info["features"], name, robot) for name in (STATE, ACTION)}
         missing = [name for name in robot.cameras if IMAGES + name not in info["features"]]
         if missing:
@@ -333,6 +341,25 @@ def _order(features: Mapping[str, Any], name: str, robot: RobotConfig) -> list[i
     )
 
 
+def _check_unit(source: _Source, index: int, vectors: Mapping[str, np.ndarray], robot: RobotConfig) -> None:
+    """Raises EpisodeError where joints are so far beyond their limits that the numbers must be of another unit."""
+    lower, upper = robot.position_limits
+    for name, rows in vectors.items():
+        beyond = np.maximum(lower - rows, rows - upper).max(0) > upper - lower
+        if beyond.any():
+            joint = int(np.argmax(beyond))
+            cure = (
+                "Their scale is that arm's calibration's; record in degrees or rad."
+                if source.in_degrees
+                else "If these are degrees, give --degrees; LeRobot's -100 to 100 are of that arm's calibration alone."
+            )
+            raise EpisodeError(
+                f"{source.folder}: {name} of episode {index} has {robot.joint_names[joint]} at "
+                f"{rows[:, joint].min():.3g} to {rows[:, joint].max():.3g}, where the robot YAML allows "
+                f"{lower[joint]:.3g} to {upper[joint]:.3g} {robot.joints[robot.joint_names[joint]].unit}. {cure}"
+            )
+
+
 def _import_episode(
     source: _Source, row: Mapping[str, Any], dataset: Path, robot: RobotConfig, order: Mapping[str, Sequence[int]]
 ) -> Episode:
@@ -350,6 +377,10 @@ def _import_episode(
         ]
         for name in (STATE, ACTION)
     }
+    if source.in_degrees:
+        turns = np.array([joint.unit == "rad" for joint in robot.joints.values()])
+        vectors = {name: np.where(turns, np.deg2rad(rows), rows).astype(np.float32) for name, rows in vectors.items()}
+    _check_unit(source, index, vectors, robot)
     films = {}
     for name, camera in robot.cameras.items():
         key = IMAGES + name

@@ -25,6 +25,13 @@ COMMAND = "lam/command"
 
 
 @pytest.fixture
+def robot(robot: RobotConfig) -> RobotConfig:
+    """One whose joints may go where ``Recording.usual`` sends them."""
+    joints = {name: dataclasses.replace(joint, position=(-200.0, 200.0)) for name, joint in robot.joints.items()}
+    return dataclasses.replace(robot, joints=joints)
+
+
+@pytest.fixture
 def episodes(recording: Any, robot: RobotConfig, messages: Any) -> list[Episode]:
     first = recording.usual(12).sealed()
     return [first, type(recording)(first.folder.parent, robot, messages).usual(7).sealed()]
@@ -155,6 +162,31 @@ def test_joints_are_found_by_name(exported: Path, robot: RobotConfig, tmp_path: 
     back = import_lerobot(exported, tmp_path / "back", robot)[0]
     rows = pq.read_table(exported / "data/chunk-000/file-000.parquet")["action"].to_pylist()
     np.testing.assert_allclose(align(back, robot, SIZE, COMMAND).action[3], rows[3][::-1], atol=1e-6)
+
+
+def test_numbers_of_another_unit_are_refused_and_degrees_are_converted(
+    exported: Path, robot: RobotConfig, tmp_path: Path
+) -> None:
+    """Those of ``Recording.usual``, up to 111, as an arm's degrees and as LeRobot's normalised numbers."""
+
+    def limited(**limits: tuple[float, float]) -> RobotConfig:
+        joints = {name: dataclasses.replace(joint, position=limits[joint.unit]) for name, joint in robot.joints.items()}
+        return dataclasses.replace(robot, joints=joints)
+
+    turning = limited(rad=(-2.0, 2.0), m=(0.0, 200.0))
+    with pytest.raises(EpisodeError, match=r"state of episode 0 has waist at 0 to 11.* -2 to 2 rad.*give --degrees"):
+        import_lerobot(exported, tmp_path / "rad", turning)
+    assert not list((tmp_path / "rad").glob("episode_*"))
+    before, after = (
+        align(import_lerobot(exported, tmp_path / name, one, in_degrees=name == "deg")[0], one, SIZE, COMMAND)
+        for name, one in (("same", robot), ("deg", turning))
+    )
+    np.testing.assert_allclose(after.action[:, :6], np.deg2rad(before.action[:, :6]), rtol=1e-5)
+    np.testing.assert_allclose(after.action[:, 6], before.action[:, 6])
+    with pytest.raises(
+        EpisodeError, match=r"action of episode 0 has waist at 1\.75 to 1\.94.* record in degrees or rad"
+    ):
+        import_lerobot(exported, tmp_path / "x", limited(rad=(-0.5, 0.5), m=(0.0, 200.0)), in_degrees=True)
 
 
 @pytest.mark.parametrize(
