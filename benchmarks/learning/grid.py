@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 FILMS, OTHER_SEEDS = 100, 500  # recordings without labels for pre-training, and where their seeds begin
+ACT_BEFORE = "act:frozen_norms"  # before its normalisations did anything; see lerobot_server.py
 METHODS = ("lam", "bc_rnn_gmm", "act", "diffusion", "chunked_mlp", "nearest")
 
 
@@ -208,6 +209,7 @@ def report(out: Path) -> None:
                 "method": method,
                 "seeds": sorted(c["seed"] for c in rows),
                 "successes": evaluation.successes,
+                "successes_each": [c["outcomes"].count("1") for c in sorted(rows, key=lambda c: c["seed"])],
                 "episodes": evaluation.episodes,
                 "wilson_95": [low, high],
                 "steps": [c["steps"] for c in rows],
@@ -220,6 +222,8 @@ def report(out: Path) -> None:
             summary.append(row)
             table.add_row(*in_words(row), f"{max(row['train_cpu_seconds'])}", f"{row['median_jerk']:.0f}")
     Console(width=190).print(table)
+    ratio, pairs = between_trainings(cells)
+    print(f"two trainings of one recipe: {ratio:.1f} times the variance that episodes alone have, over {pairs} pairs")
     print(json.dumps(summary))
     (out / "summary.json").write_text(json.dumps(summary, indent=1))
     write_markdown(summary, out)
@@ -256,21 +260,39 @@ def in_words(row: Mapping[str, Any]) -> tuple[str, ...]:
     if "lam_less_this" in row:
         difference, (least, most) = row["lam_less_this"]["rate"], row["lam_less_this"]["interval"]
         said = f"{difference:+.2f} ({least:+.2f} to {most:+.2f})"
-    succeeded = f"{row['successes']} of {row['episodes']}"
+    each = ", ".join(map(str, row["successes_each"]))
+    succeeded = f"{row['successes']} of {row['episodes']}" + (f" ({each})" if len(row["seeds"]) > 1 else "")
     what = (row["task"], str(row["demonstrations"]), row["machine"], row["budget"], row["method"])
     return (*what, succeeded, f"{low:.2f} to {high:.2f}", said, str(max(row["steps"])))
+
+
+def between_trainings(cells: Sequence[Mapping[str, Any]]) -> tuple[float, int]:
+    """How far two trainings of one recipe lie apart: the mean squared difference of their rates, in units of what their
+    episodes alone would give (1), over so many pairs; those that nearly always or never succeed are left out."""
+    of: dict[Any, list[list[int]]] = {}
+    for cell in cells:
+        of.setdefault((key(dict(cell)), cell["method"]), []).append([int(won) for won in cell["outcomes"]])
+    ratios = []
+    for first, second in (pair for pair in of.values() if len(pair) == 2):
+        rate = (sum(first) + sum(second)) / (len(first) + len(second))
+        if 0.05 <= rate <= 0.95:
+            apart = sum(first) / len(first) - sum(second) / len(second)
+            ratios.append(apart**2 / (rate * (1.0 - rate) * (1.0 / len(first) + 1.0 / len(second))))
+    return (sum(ratios) / len(ratios) if ratios else 0.0), len(ratios)
 
 
 def at_a_glance(summary: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """A row for each task, number of demonstrations, machine and budget that two methods have, a column for each.
 
-    Percent of episodes that succeeded, the highest in bold; with how many trainings that is from, where it is not one.
+    Percent of episodes that succeeded, the highest in bold; with how many trainings that is from, where it is not one;
+    marked where ACT is as it was before, for want of a newer one.
     """
     rows: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
-    for row in summary:
-        if row["method"] in METHODS:
+    for row in summary:  # in the order of METHODS, what is none of them last
+        method = "act" if row["method"] == ACT_BEFORE else row["method"]
+        if method in METHODS:
             key = row["task"], str(row["demonstrations"]), row["machine"], row["budget"]
-            rows.setdefault(key, {})[row["method"]] = row
+            rows.setdefault(key, {}).setdefault(method, row)
     table: list[tuple[str, ...]] = [(*HEAD[:4], *METHODS)]
     for key, found in rows.items():
         if len(found) > 1:
@@ -279,7 +301,8 @@ def at_a_glance(summary: list[dict[str, Any]]) -> list[tuple[str, ...]]:
             for method, rate in rates.items():
                 bold = "**" if rate == max(rates.values()) else ""
                 trainings = f" (x{len(found[method]['seeds'])})" if len(found[method]["seeds"]) > 1 else ""
-                said[method] = f"{bold}{said[method]}{bold}{trainings}"
+                before = "†" if found[method]["method"] == ACT_BEFORE else ""
+                said[method] = f"{bold}{said[method]}{bold}{before}{trainings}"
             table.append((*key, *(said.get(method, "") for method in METHODS)))
     return table
 
