@@ -341,10 +341,12 @@ def export_policy(
     info.contract.check_same(chosen.contract)
     note("graphs")
     graphs = export_graphs(network)
+    judged = list(chosen.demonstrations)
     if int8:
         note("8 bits")
         cameras = range(len(info.contract.cameras))
-        seen = [np.concatenate([d.images[:, camera] for d in chosen.demonstrations]) for camera in cameras]
+        seen = [np.concatenate([d.images[:, camera] for d in judged[::2]]) for camera in cameras]
+        judged = judged[1::2] or judged  # best by what its scales were not taken from
         graphs = quantise(graphs, [np.concatenate(seen)] if info.policy.share_encoder else seen)
     candidate = out.with_name(f"{out.stem}.candidate{out.suffix}")
     try:
@@ -355,10 +357,10 @@ def export_policy(
         same = parity(
             exported,
             original,
-            [(d.images, d.state) for d in chosen.demonstrations],
+            [(d.images, d.state) for d in judged],
             ways(
-                np.concatenate([d.state for d in chosen.demonstrations]),
-                np.concatenate([chunk_targets(d.action, info.policy.chunk) for d in chosen.demonstrations]),
+                np.concatenate([d.state for d in judged]),
+                np.concatenate([chunk_targets(d.action, info.policy.chunk) for d in judged]),
             ),
         )
         kind, tolerance = ("int8", INT8_TOLERANCE) if int8 else ("float32", FLOAT_TOLERANCE)
