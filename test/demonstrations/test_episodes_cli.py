@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lam_ros.cli.episodes import episodes_app
+from lam_ros.config import RobotConfig
 from lam_ros.demonstrations.episode import list_episodes
 
 
@@ -80,16 +82,24 @@ def test_a_wrong_folder_is_one_sentence(tmp_path: Path, command: str) -> None:
     assert "Traceback" not in told
 
 
-def test_export_without_faces_and_import_again(folder: Path, tmp_path: Path) -> None:
+def test_export_without_faces_and_import_again(
+    folder: Path, tmp_path: Path, robot: RobotConfig, desk_arm_with: Callable[..., str]
+) -> None:
     assert "1 episodes, 20 ticks" in said("export", folder, "--to", "lerobot", "--out", tmp_path / "le", "--anonymise")
-    assert "1 episodes are in" in said("import", tmp_path / "le", "--from", "lerobot", "--out", tmp_path / "back")
+    back = ("import", tmp_path / "le", "--from", "lerobot", "--out", tmp_path / "back")
+    assert (
+        "waist at 0 to 19, where the robot YAML allows -2.6 to 2.6 rad. If these are degrees, give --degrees"
+        in said(*back, code=1)
+    )
+    wide = desk_arm_with(joints={name: {"position": [-200.0, 200.0]} for name in robot.joint_names})
+    assert "1 episodes are in" in said(*back, "--robot", wide)
     assert "2 episodes, 40 ticks" in said(
         "export", folder, "--to", "robomimic", "--all", "--out", tmp_path / "demos.hdf5", "--size", "48x48"
     )
     assert "write it as 640x480" in said(
         "export", folder, "--to", "lerobot", "--out", tmp_path / "no", "--size", "big", code=1
     )
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["back", "data", "demos.hdf5", "le"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["arm.yaml", "back", "data", "demos.hdf5", "le"]
     assert "1 episodes are in" in said(
         "import", folder / "episode_000000", "--from", "rosbag2", "--task", "fold", "--out", tmp_path / "back"
     )
