@@ -300,6 +300,12 @@ def gazebo_processes(options: Options) -> list[Process]:
         )
     if _prefix_of("ros_gz_bridge") is None:
         raise BringUpError("ros_gz_bridge is not installed: `apt install ros-<distro>-ros-gz-bridge`.")
+    namespace = given.namespace.strip("/")
+    if os.environ.get(NAMESPACE, "").strip("/") not in ("", namespace):
+        raise BringUpError(
+            f"Gazebo and its bridge stand outside of {NAMESPACE}; unset it, or `ros2 launch lam_ros gazebo.launch.py "
+            "namespace:=...`."
+        )
     has_display = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     engine = _render_engine(given)
     if engine == "ogre" and not has_display:
@@ -322,12 +328,6 @@ def gazebo_processes(options: Options) -> list[Process]:
     run = ("gz", "sim") if version == "harmonic" else ("ign", "gazebo")
     without_window = ("-s", "--headless-rendering") if engine == "ogre2" else ("-s",)
     command = (*run, "-r", *(without_window if given.headless or not has_display else ()), str(world))
-    namespace = given.namespace.strip("/")
-    if os.environ.get(NAMESPACE, "").strip("/") not in ("", namespace):
-        raise BringUpError(
-            f"Gazebo and its bridge stand outside of {NAMESPACE}; unset it, or `ros2 launch lam_ros gazebo.launch.py "
-            "namespace:=...`."
-        )
     apart = dict.fromkeys(PARTITION, namespace) if namespace else {}
     around = {**apart, **(_plugin_path(version) if controllers else {})}
     if not (_has_gpu() or os.environ.keys() & SOFTWARE_RENDERING):

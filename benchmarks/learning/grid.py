@@ -198,7 +198,7 @@ def report(out: Path) -> None:
         budget = f"{steps} steps" if steps else f"{seconds:g} s"
         ours = [c for c in group if c["method"] == "lam"]
         for method in sorted({c["method"] for c in group}, key=_place):
-            rows = [c for c in group if c["method"] == method]
+            rows = sorted((c for c in group if c["method"] == method), key=lambda c: c["seed"])
             evaluation = pooled(rows)
             low, high = wilson_interval(evaluation.successes, evaluation.episodes)
             row: dict[str, Any] = {
@@ -207,9 +207,9 @@ def report(out: Path) -> None:
                 "budget": budget,
                 "machine": where,
                 "method": method,
-                "seeds": sorted(c["seed"] for c in rows),
+                "seeds": [c["seed"] for c in rows],
                 "successes": evaluation.successes,
-                "successes_each": [c["outcomes"].count("1") for c in sorted(rows, key=lambda c: c["seed"])],
+                "successes_each": [c["outcomes"].count("1") for c in rows],
                 "episodes": evaluation.episodes,
                 "wilson_95": [low, high],
                 "steps": [c["steps"] for c in rows],
@@ -266,12 +266,12 @@ def in_words(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (*what, succeeded, f"{low:.2f} to {high:.2f}", said, str(max(row["steps"])))
 
 
-def between_trainings(cells: Sequence[Mapping[str, Any]]) -> tuple[float, int]:
+def between_trainings(cells: list[dict[str, Any]]) -> tuple[float, int]:
     """How far two trainings of one recipe lie apart: the mean squared difference of their rates, in units of what their
     episodes alone would give (1), over so many pairs; those that nearly always or never succeed are left out."""
     of: dict[Any, list[list[int]]] = {}
     for cell in cells:
-        of.setdefault((key(dict(cell)), cell["method"]), []).append([int(won) for won in cell["outcomes"]])
+        of.setdefault((key(cell), cell["method"]), []).append([int(won) for won in cell["outcomes"]])
     ratios = []
     for first, second in (pair for pair in of.values() if len(pair) == 2):
         rate = (sum(first) + sum(second)) / (len(first) + len(second))

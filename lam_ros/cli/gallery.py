@@ -13,8 +13,9 @@ from PIL import Image
 
 from lam_ros.cli.report import STYLE, embedded, embedded_figure
 from lam_ros.config import RobotConfig
-from lam_ros.demonstrations.episode import Episode, RecordedTopics
+from lam_ros.demonstrations.episode import Episode
 from lam_ros.demonstrations.signals import Signals, compare
+from lam_ros.demonstrations.topics import RecordedTopics
 from lam_ros.errors import ImageError
 from lam_ros.images import read_frame
 

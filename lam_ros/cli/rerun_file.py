@@ -9,8 +9,9 @@ import numpy as np
 
 from lam_ros.config import RobotConfig
 from lam_ros.contract import NANOSECONDS
-from lam_ros.demonstrations.episode import Episode, RecordedTopics
+from lam_ros.demonstrations.episode import Episode
 from lam_ros.demonstrations.signals import read_signals
+from lam_ros.demonstrations.topics import RecordedTopics
 from lam_ros.errors import EpisodeError, ImageError
 from lam_ros.images import read_frame
 

@@ -19,7 +19,8 @@ from lam_ros.cli.console import DEFAULT_ROBOT, Robot, console, friendly_errors, 
 from lam_ros.config import RobotConfig, load_robot
 from lam_ros.contract import Contract, seconds_to_ns
 from lam_ros.control.terminal import Keys
-from lam_ros.demonstrations.episode import Episode, RecordedTopics, open_episode
+from lam_ros.demonstrations.episode import Episode, open_episode
+from lam_ros.demonstrations.topics import RecordedTopics
 from lam_ros.errors import ConfigError
 from lam_ros.images import read_frame, scale_image
 from lam_ros.learning.trials import Ending, Ledger, Turn, order

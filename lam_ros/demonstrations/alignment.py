@@ -33,7 +33,8 @@ from lam_ros.config import JointStatesConfig, RobotConfig
 from lam_ros.contract import Contract, seconds_to_ns
 from lam_ros.demonstrations.cache import cached
 from lam_ros.demonstrations.dataset import Dataset, Demonstration, digest_of
-from lam_ros.demonstrations.episode import Episode, RecordedTopics
+from lam_ros.demonstrations.episode import Episode
+from lam_ros.demonstrations.topics import RecordedTopics
 from lam_ros.demonstrations.wire import decode, stamp_ns_of
 from lam_ros.errors import ContractError, EpisodeError, ImageError
 from lam_ros.images import read_frame, scale_image

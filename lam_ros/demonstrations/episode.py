@@ -32,7 +32,6 @@ from mcap.stream_reader import StreamReader
 from mcap.writer import CompressionType, Writer
 
 from lam_ros.config import RobotConfig, VerdictConfig, from_mapping
-from lam_ros.contract import absolute_topic
 from lam_ros.demonstrations.verdict import TopicMeter, TopicReport, Verdict, judge, report_all
 from lam_ros.demonstrations.wire import begins_with_header, definition, header_frame_id, header_stamp_ns
 from lam_ros.errors import ConfigError, EpisodeError
@@ -618,41 +617,6 @@ class Episode:
                 raise EpisodeError(f"{file} is missing; restore it from a copy, or move the episode away.")
             if sha256_of(file) != expected:
                 raise EpisodeError(f"{file} has changed since it was sealed; restore it from a copy.")
-
-
-@dataclass(frozen=True)
-class RecordedTopics:
-    """What an episode calls a robot's topics: the nodes that recorded it may have run in a namespace.
-
-    Attributes:
-        states, commands: without a leading slash, as all here.
-        cameras: topic -> camera.
-    """
-
-    states: str
-    commands: str
-    cameras: dict[str, str]
-
-    @classmethod
-    def of(cls, episode: Episode, robot: RobotConfig, command_topic: str = "lam/command") -> RecordedTopics:
-        """Found by the first of the robot's relative topics that the episode holds once."""
-        cameras = {camera.subscribed_topic: name for name, camera in robot.cameras.items()}
-        recorded = [f"/{topic.lstrip('/')}" for topic in episode.manifest.topics]
-        namespace = ""
-        for name in (command_topic, robot.joint_states.topic, *cameras):
-            found = [topic for topic in recorded if topic.endswith(f"/{name}")] if name else []
-            if found:
-                namespace = found[0].removesuffix(name) if len(found) == 1 else ""
-                break
-
-        def called(topic: str) -> str:
-            return absolute_topic(topic, namespace).lstrip("/") if topic else ""
-
-        return cls(
-            called(robot.joint_states.topic),
-            called(command_topic),
-            {called(topic): name for topic, name in cameras.items()},
-        )
 
 
 def open_episode(folder: Path) -> Episode:

@@ -9,7 +9,8 @@ import numpy as np
 
 from lam_ros.config import RobotConfig
 from lam_ros.contract import NANOSECONDS, Contract
-from lam_ros.demonstrations.episode import Episode, RecordedTopics
+from lam_ros.demonstrations.episode import Episode
+from lam_ros.demonstrations.topics import RecordedTopics
 from lam_ros.demonstrations.wire import decode, stamp_ns_of
 from lam_ros.errors import EpisodeError
 

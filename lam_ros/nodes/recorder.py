@@ -12,6 +12,7 @@ from sensor_msgs.msg import Joy
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from lam_ros.contract import absolute_topic
 from lam_ros.demonstrations.episode import EpisodeWriter, Outcome, change_manifest, open_episode, set_replaced
 from lam_ros.demonstrations.preflight import Finding, preflight
 from lam_ros.demonstrations.repair import leftovers, recover
@@ -103,7 +104,7 @@ class RecorderNode(LamNode):
     def _absolute(self, topic: str) -> str:
         if "*" not in topic:
             return str(self.resolve_topic_name(topic))
-        return topic if topic.startswith("/") else f"{self.get_namespace().rstrip('/')}/{topic}"
+        return absolute_topic(topic, self.get_namespace())
 
     # What goes on
 
