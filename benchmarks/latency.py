@@ -71,8 +71,11 @@ def write_exported(folder: Path, checkpoint: Path) -> Path:
     return path
 
 
-def cameras_role(robot_file: str, seconds: float) -> None:
-    """Publish both cameras and the joint states until the time is up; print how many frames went out."""
+def cameras_role(robot_file: str, seconds: float, joint_listeners: int) -> None:
+    """Publish both cameras and the joint states until the time is up; print how many frames went out.
+
+    Begins once both cameras are heard, and the joint states by as many as told: without them nobody commands.
+    """
     import rclpy
     from rclpy.clock import Clock, ClockType
     from rclpy.node import Node
@@ -103,8 +106,10 @@ def cameras_role(robot_file: str, seconds: float) -> None:
 
     executor = make_executor()
     executor.add_node(node)
-    while not all(publisher.get_subscription_count() for publisher in publishers):
-        executor.spin_once(timeout_sec=0.05)  # frames that nobody can hear yet are not lost frames
+    while not all(publisher.get_subscription_count() for publisher in publishers) or (
+        joints.get_subscription_count() < joint_listeners
+    ):
+        executor.spin_once(timeout_sec=0.05)  # what nobody can hear yet is not lost
     steady = Clock(clock_type=ClockType.STEADY_TIME)
     node.create_timer(1.0 / RATE_HZ, publish_frames, clock=steady)
     node.create_timer(
@@ -135,8 +140,9 @@ def ungated_role(arguments: list[str]) -> None:
     sys.exit(run([ActionNode, PerceptionNode], arguments, connect))
 
 
-def start_cameras(robot_file: Path, seconds: float) -> subprocess.Popen[str]:
+def start_cameras(robot_file: Path, seconds: float, joint_listeners: int = 0) -> subprocess.Popen[str]:
     command = [sys.executable, __file__, "--role", "cameras", "--robot", str(robot_file), "--seconds", str(seconds)]
+    command += ["--joint-listeners", str(joint_listeners)]
     return subprocess.Popen(command, env=node_environment(), stdout=subprocess.PIPE, text=True)
 
 
@@ -246,7 +252,7 @@ def measure_nodes(robot_file: Path, checkpoint: Path, names: tuple[str, ...], se
         supervisor.start(processes)
         ready = time.monotonic() + 120
         listener.listen(lambda: "features published" not in listener.figures and time.monotonic() < ready)
-        cameras = start_cameras(robot_file, seconds)
+        cameras = start_cameras(robot_file, seconds, joint_listeners=1 if names == UNGATED else 2)  # action, gate
         listener.listen(lambda: cameras.poll() is None)
         after = time.monotonic() + 2.5  # the last diagnostics
         listener.listen(lambda: time.monotonic() < after)
@@ -297,12 +303,12 @@ def measure(seconds: float, turns: int, out: Path | None) -> None:
         "cameras": f"2 x {WIDTH}x{HEIGHT} rgb8 at {RATE_HZ:g} Hz",
         "figures": figures,
     }
-    table = Table("what", "p50 ms", "p99 ms", "max ms", "lost frames", title="image stamp to lam/command")
+    table = Table("what", "p50 ms", "p99 ms", "max ms", "lost frames", "commands", title="image stamp to lam/command")
     for name, row in figures.items():
         lost = row.get("frames_lost")
         table.add_row(
             name, f"{row['p50_ms']:.2f}", f"{row['p99_ms']:.2f}", f"{row.get('max_ms', float('nan')):.1f}",
-            "" if lost is None else str(lost),
+            *(("", "") if lost is None else (f"{lost:g}", f"{row['arrived']:g} of {row['shutters']:g}")),
         )  # fmt: skip
     Console().print(table)
     print(json.dumps(result, indent=2))
@@ -317,9 +323,10 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3, help="how often what the gate adds is measured")
     parser.add_argument("--role", choices=["cameras", "ungated"], help=argparse.SUPPRESS)
     parser.add_argument("--robot", help=argparse.SUPPRESS)
+    parser.add_argument("--joint-listeners", type=int, default=0, help=argparse.SUPPRESS)
     arguments, for_ros = parser.parse_known_args()
     if arguments.role == "cameras":
-        cameras_role(arguments.robot, arguments.seconds)
+        cameras_role(arguments.robot, arguments.seconds, arguments.joint_listeners)
     elif arguments.role == "ungated":
         ungated_role(for_ros)
     elif for_ros:
