@@ -20,6 +20,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
+from visualization_msgs.msg import MarkerArray
 
 from lam_ros.errors import BringUpError
 from lam_ros.images import rgb_from_image
@@ -30,7 +31,7 @@ from lam_ros.nodes.takeover import Takeover
 
 READY_S = 60.0  # a cold start imports torch, on a busy machine
 ANSWER_S = 600.0  # a long take is read back before it is sealed
-EPISODE_S = 180.0
+STALLED_S = 180.0  # an episode takes the time it takes where a simulator is slow; one that stands still is over
 DIAGNOSTICS_DEPTH = 50
 
 
@@ -58,6 +59,8 @@ class Conductor:
         self._figures: dict[str, dict[str, str]] = {}
         self._node.create_subscription(DiagnosticStatus, "simulation/status", self._on_status, LATCHED)
         self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, DIAGNOSTICS_DEPTH)
+        self._node.create_subscription(MarkerArray, "simulation/objects", self._on_objects, STREAM)
+        self._went_on_s = -np.inf  # when the episode was last seen to go on, monotonic
         self.events: list[str] = []  # what was said on recorder/event
         self._event_publisher = self._node.create_publisher(String, "recorder/event", LATCHED)
         self._node.create_subscription(String, "recorder/event", lambda event: self.events.append(event.data), LATCHED)
@@ -68,6 +71,9 @@ class Conductor:
 
     def _on_status(self, message: DiagnosticStatus) -> None:
         self._status = message
+
+    def _on_objects(self, _message: MarkerArray) -> None:
+        self._went_on_s = time.monotonic()
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -96,11 +102,14 @@ class Conductor:
         self._executor.spin_once(timeout_sec=seconds)
         self._check()
 
-    def _until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
-        deadline = time.monotonic() + seconds
+    def _until(
+        self, condition: Callable[[], bool], seconds: float, what: str, since: Callable[[], float] = lambda: -np.inf
+    ) -> None:
+        """Spin until it is so; in vain for ``seconds`` from now, or ``since`` if that is later, is an error."""
+        start = time.monotonic()
         while not condition():
             self.spin()
-            if time.monotonic() > deadline:
+            if time.monotonic() > max(start, since()) + seconds:
                 raise BringUpError(f"waited {seconds:.0f} s for {what}; see the nodes' logs above.")
 
     def call(self, service: str) -> str:
@@ -202,7 +211,8 @@ class Conductor:
         def is_held() -> bool:
             return bool(self.figures("gate").get("astray"))
 
-        self._until(lambda: over() or is_held(), EPISODE_S, f"the end of the episode with seed {seed}")
+        what = f"the episode with seed {seed} to go on or end"
+        self._until(lambda: over() or is_held(), STALLED_S, what, since=lambda: self._went_on_s)
         if is_held():  # in a simulator nobody is to look at it before the next table
             self.call("lam/reset_estop")
             self._until(lambda: not is_held(), READY_S, "the gate to let go of the arm")
