@@ -182,6 +182,9 @@ class GateConfig:
         ramp_s: how long a new driver, or one after a pause, takes to come to full speed.
         after_teleop: what follows when a human lets go: ``policy``, which goes on by itself, or ``hold``, until
             somebody calls ``lam/resume``.
+        longest_pause_s: a policy that falls silent for longer, or whose arm's joint states do, waits for
+            ``lam/resume``: nobody expects an arm to move because a cable was plugged in again. 0 lets it go on by
+            itself, and so does simulated time.
         workspace: where the arm may be; nowhere is forbidden if it is left out.
     """
 
@@ -189,11 +192,12 @@ class GateConfig:
     staleness_s: float = 0.15
     ramp_s: float = 0.3
     after_teleop: Literal["policy", "hold"] = "policy"
+    longest_pause_s: float = 3.0
     workspace: WorkspaceConfig | None = None
 
     def __post_init__(self) -> None:
         _positive(self, "rate_hz", "staleness_s")
-        _not_negative(self, "ramp_s")
+        _not_negative(self, "ramp_s", "longest_pause_s")
 
 
 @dataclass(frozen=True)

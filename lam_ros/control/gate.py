@@ -2,7 +2,7 @@
 
 idle ──request──▶ driving ──request too old, e-stop, no joint states, joint astray──▶ braking ──at rest──▶ holding
                      ▲                                                                                        │
-                     └──────────── request (starts from the measured positions, slowly) ──────────────────────┘
+                     └──────── request (starts slowly, from where the arm stands: standing.py) ───────────────┘
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from lam_ros.config import RobotConfig, urdf_path
 from lam_ros.contract import NANOSECONDS, seconds_to_ns
 from lam_ros.control.limits import Motion, MotionLimiter, MotionLimits
+from lam_ros.control.standing import Leaps, Standing
 from lam_ros.errors import ConfigError, LimitError
 
 FIRST_STEP_NS = 20_000_000  # after a pause nothing says how long the first step may take
@@ -55,7 +56,7 @@ class Sent:
         driver: who drives.
         stamp_ns: the stamp it answers, None for a hold.
         reach_in_s: in which time the arm may go there, from wherever what was sent before has it by now.
-        start: where the motion was before (J,): what was sent last, or after a pause where the arm was measured.
+        start: where the motion was before (J,): what was sent last, or after a pause where the arm stood.
     """
 
     position: np.ndarray
@@ -120,6 +121,7 @@ class Rules:
         staleness_s: a request or a joint state older than this no longer counts.
         ramp_s: how long a new driver takes to come to full speed.
         waits_after_teleop: whether the policy waits for ``resume`` after a human drove.
+        pause_ns: a policy that nobody heard for longer waits for ``resume``; None lets it go on by itself.
         following: how far (J,) measured may be from commanded; None does not look.
         workspace: what joint positions (J,) break of it. Where that is already more than a second argument allows,
             it need not look on. None allows all.
@@ -131,6 +133,7 @@ class Rules:
     staleness_s: float
     ramp_s: float = 0.0
     waits_after_teleop: bool = False
+    pause_ns: int | None = None
     following: np.ndarray | None = None
     workspace: Callable[[np.ndarray, Trespass | None], Trespass] | None = None
     oldest_ns: int | None = None
@@ -158,6 +161,7 @@ class Rules:
             gate.staleness_s,
             ramp_s=gate.ramp_s,
             waits_after_teleop=gate.after_teleop == "hold",
+            pause_ns=seconds_to_ns(gate.longest_pause_s) if gate.longest_pause_s else None,
             following=robot.following_errors,
             workspace=workspace,
             oldest_ns=seconds_to_ns(robot.oldest_image_s),
@@ -180,6 +184,7 @@ class Gate:
         self.orders = Orders() if orders is None else orders
         self._limiter = MotionLimiter(rules.limits)
         self._staleness_ns = seconds_to_ns(rules.staleness_s)
+        self._leaps = Leaps(rules.limits.velocity, rules.joints)  # its memory outlasts an activation
         self.reset()
 
     def reset(self) -> None:
@@ -188,12 +193,14 @@ class Gate:
         self._measured: np.ndarray | None = None
         self._measured_at = LONG_AGO
         self._measured_stamp: int | None = None
+        self._standing = Standing(self._rules.limits.velocity, self._rules.following, self._rules.staleness_s)
         self._motion: Motion | None = None
         self._rest: Rest | None = None
         self._sent_at = LONG_AGO
         self._owed_ns, self._reach_ns = 0.0, 0
         self._request_at = LONG_AGO
         self._teleop_at = LONG_AGO
+        self._driven_at: int | None = None  # when somebody drove last, or had the arm for themselves
         self._ramp_from = LONG_AGO
         self._astray = ""
         self._behind_since: int | None = None
@@ -211,10 +218,11 @@ class Gate:
     def measured(self, position: np.ndarray, now_ns: int, stamp_ns: int | None = None) -> None:
         """Note joint positions (J,), measured at ``stamp_ns``; values that no arm can have count as no measurement."""
         now_ns = self._at(now_ns)
-        if not self._is_plausible(position):
+        if not self._is_plausible(position, now_ns):
             return
         self._measured, self._measured_at = np.asarray(position, dtype=np.float64), now_ns
         self._measured_stamp = stamp_ns
+        self._standing.measured(self._measured, now_ns)
         drives = self.driver is not Driver.HOLD and now_ns - self._sent_at <= self._staleness_ns
         if not drives or self._motion is None or self._rules.following is None:
             self._behind_since = None
@@ -232,20 +240,26 @@ class Gate:
                 "lam/reset_estop."
             )
 
-    def _is_plausible(self, position: np.ndarray) -> bool:
-        """Whether an arm can be there: within its limits, or beyond them by no more than their width."""
-        lower, upper = self._rules.limits.lower, self._rules.limits.upper
-        if position.shape != lower.shape:
+    def _is_plausible(self, position: np.ndarray, now_ns: int) -> bool:
+        """Whether an arm can be there, after where it was before; ``_implausible`` says why not."""
+        if position.shape != self._rules.limits.lower.shape:
             return False
-        far = ~(np.maximum(lower - position, position - upper) <= upper - lower)  # so that NaN is far
-        self._implausible = ""
-        if np.any(far):
-            i = int(np.argmax(far))
-            self._implausible = (
-                f"joint {self._name(i)} is measured at {position[i]:.4g}, far outside {lower[i]:g} to {upper[i]:g}; "
-                "check its unit and zero."
-            )
+        far = self._far_outside(position)
+        if far is not None:
+            self._implausible = f"joint {self._name(far)} is measured at {self._outside(far, position)}"
+        else:
+            self._implausible = self._leaps.found(position, now_ns)
         return not self._implausible
+
+    def _far_outside(self, position: np.ndarray) -> int | None:
+        """The first joint that is beyond its limits by more than their width, where no arm can be: another unit."""
+        lower, upper = self._rules.limits.lower, self._rules.limits.upper
+        far = ~(np.maximum(lower - position, position - upper) <= upper - lower)  # so that NaN is far
+        return int(np.argmax(far)) if np.any(far) else None
+
+    def _outside(self, joint: int, position: np.ndarray) -> str:
+        lower, upper = self._rules.limits.lower[joint], self._rules.limits.upper[joint]
+        return f"{position[joint]:.4g}, far outside {lower:g} to {upper:g}; check its unit and zero."
 
     @property
     def astray(self) -> str:
@@ -257,7 +271,11 @@ class Gate:
 
     def reset_estop(self) -> None:
         """Let it move again, after a stop or a joint that went astray."""
-        self.orders.is_stopped, self._astray = False, ""
+        self.orders.is_stopped, self._astray, self._driven_at = False, "", None
+
+    def resume(self) -> None:
+        """Let the policy go on, after a human drove or a long pause."""
+        self.orders.human_drove, self._driven_at = False, None
 
     def request(self, request: Request, now_ns: int) -> Sent | None:
         """A request arrived: what to send now, None if it is refused (``refusal`` says why).
@@ -274,9 +292,7 @@ class Gate:
         if self.refusal:
             return None
         if self._motion is None or now_ns - self._sent_at > self._staleness_ns:
-            # After a pause the arm stands wherever it stands: begin there, at rest.
-            assert self._measured is not None
-            motion, dt_ns = Motion.at_rest(self._measured), min(self._staleness_ns, FIRST_STEP_NS)
+            motion, dt_ns = self._after_pause(now_ns), min(self._staleness_ns, FIRST_STEP_NS)
             self._ramp_from = now_ns
         else:
             motion, dt_ns = self._motion, now_ns - self._sent_at
@@ -289,12 +305,23 @@ class Gate:
         except LimitError as error:
             self._fault(error)
             return None
-        self._request_at, self.driver = now_ns, request.driver
+        self._request_at, self._driven_at, self.driver = now_ns, now_ns, request.driver
         return self._send(start, motion, now_ns, request.stamp_ns, dt_ns)
+
+    def _after_pause(self, now_ns: int) -> Motion:
+        """At rest where the arm stands. Whatever it lacks to there, it is given the time for at its velocity limits."""
+        assert self._measured is not None
+        start = self._standing.start()
+        away_s = float(np.max(np.abs(start - self._measured) / self._rules.limits.velocity))
+        self._owed_ns = self._reach_ns = seconds_to_ns(away_s)
+        self._sent_at = now_ns
+        return Motion.at_rest(start)
 
     def tick(self, now_ns: int) -> Sent | None:
         """The watchdog: brakes when nobody drives any more. What to send now, None when there is nothing to send."""
         now_ns = self._at(now_ns)
+        if self.orders.is_stopped:
+            self._standing.forget()  # whoever released it may have moved the arm, or begun its driver anew
         reason = self._why_hold(now_ns)
         return self.brake(reason, now_ns) if reason else None
 
@@ -342,6 +369,9 @@ class Gate:
         joints = self._rules.limits.lower.shape
         if request.target.shape != joints or not np.isfinite(request.target).all():
             return f"a request of {request.driver.value} is not {joints[0]} finite positions."
+        far = self._far_outside(request.target)
+        if far is not None:
+            return f"{request.driver.value} asks joint {self._name(far)} for {self._outside(far, request.target)}"
         if self._implausible:
             return self._implausible
         if self._measured is None:
@@ -352,15 +382,25 @@ class Gate:
         return refusal or self._astray
 
     def _why_not_policy(self, request: Request, now_ns: int) -> str:
+        is_driven = now_ns - self._teleop_at <= self._staleness_ns
+        if self.orders.takeover or is_driven:
+            self._driven_at = now_ns  # who has the arm in hand is there to see it go on
         if self.orders.takeover:
             return (
                 "a human is driving (lam/takeover; where whoever said so has ended, or one of several has let go, call "
                 "lam/resume)."
             )
-        if now_ns - self._teleop_at <= self._staleness_ns:
+        if is_driven:
             return "a human is driving."
         if self.orders.human_drove and self._rules.waits_after_teleop:
             return "a human drove and has let go; call lam/resume to let the policy go on."
+        if self._rules.pause_ns is not None and self._driven_at is not None:
+            pause_ns = now_ns - self._driven_at
+            if pause_ns > self._rules.pause_ns:
+                return (
+                    f"it would drive again after {_seconds(pause_ns)} s; call lam/resume when nobody is in the arm's "
+                    "way (gate.longest_pause_s in the robot YAML says how long a pause it goes on after by itself)."
+                )
         if self._rules.oldest_ns is not None and self._measured_stamp is not None:
             age_ns = self._measured_stamp - request.stamp_ns
             if age_ns > self._rules.oldest_ns:
@@ -409,6 +449,7 @@ class Gate:
         self._owed_ns = self._owed_ns * under_way + dt_ns  # of motion within the limits
         self._reach_ns = max(dt_ns, round(self._owed_ns / CATCHING_UP))
         self._motion, self._sent_at = motion, now_ns
+        self._standing.sent(motion.position, now_ns)
         return Sent(motion.position.copy(), self.driver, stamp_ns, self._reach_ns / NANOSECONDS, start.copy())
 
     def _fault(self, error: LimitError) -> None:

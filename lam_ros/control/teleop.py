@@ -7,9 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from lam_ros.config import JoyConfig, LeaderConfig
+from lam_ros.contract import NANOSECONDS
 from lam_ros.control.limits import MotionLimits
 from lam_ros.errors import ContractError
 
+APPROACH = 0.25  # share of full speed at which an arm goes to its leader
+APPROACHED_S = 0.05  # at full speed: an arm no further from its leader follows it
 # Two columns of keys, one pair a joint: up and down.
 KEY_PAIRS = ("qa", "ws", "ed", "rf", "tg", "yh", "uj", "ik", "ol")
 
@@ -106,3 +109,33 @@ class LeaderArm:
         if missing:
             raise ContractError(f"{self._topic} lacks {', '.join(missing)}; it has {', '.join(measured) or 'nothing'}.")
         return np.array([lead.scale * measured[lead.joint] + lead.offset for lead in self._leads])
+
+
+class Approach:
+    """An arm's way to a leader that is elsewhere: at a share of full speed until it has caught up, then along with it.
+
+    Args:
+        limits: of the arm.
+    """
+
+    def __init__(self, limits: MotionLimits) -> None:
+        self._limits = limits
+        self.begin()
+
+    def begin(self) -> None:
+        """The arm does not go along, or not yet."""
+        self._at: np.ndarray | None = None
+        self._then_ns = 0
+        self._has_caught_up = False
+
+    def target(self, leader: np.ndarray, arm: np.ndarray, now_ns: int) -> np.ndarray:
+        """Where (J,) the arm is to go now, from where it stood (J,) at the beginning."""
+        leader = np.clip(leader, self._limits.lower, self._limits.upper)
+        if self._has_caught_up:
+            return leader
+        if self._at is None:
+            self._at, self._then_ns = np.asarray(arm, dtype=np.float64), now_ns
+        step = APPROACH * self._limits.velocity * max(0, now_ns - self._then_ns) / NANOSECONDS
+        self._at, self._then_ns = self._at + np.clip(leader - self._at, -step, step), now_ns
+        self._has_caught_up = bool(np.all(np.abs(leader - self._at) <= APPROACHED_S * self._limits.velocity))
+        return self._at

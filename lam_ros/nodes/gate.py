@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -49,6 +50,8 @@ class GateNode(LamNode):
     def configure(self) -> None:
         self._is_simulated = bool(self.parameter("use_sim_time"))
         rules = Rules.of(self.robot, self.robot_file)
+        if self._is_simulated:
+            rules = replace(rules, pause_ns=None)  # nobody stands beside that arm, and its tables take time to lay
         self._braking_s = rules.limits.braking_s
         if self._braking_s > MOST_BRAKING_S:
             raise ConfigError(
@@ -236,6 +239,8 @@ class GateNode(LamNode):
             response.message = "a human is driving: lam/takeover is true. Let go first."
             return response
         self._orders.human_drove = False
+        if hasattr(self, "_gate"):
+            self._gate.resume()
         response.success, response.message = True, "the policy may go on"
         return response
 

@@ -16,7 +16,8 @@ from visualization_msgs.msg import MarkerArray
 from lam_ros.config import urdf_path
 from lam_ros.control.gate import Driver
 from lam_ros.control.limits import MotionLimits
-from lam_ros.control.teleop import JoyJog, KeyboardJog, LeaderArm
+from lam_ros.control.standing import Standing
+from lam_ros.control.teleop import Approach, JoyJog, KeyboardJog, LeaderArm
 from lam_ros.control.terminal import Keys
 from lam_ros.demonstrations.alignment import StateHistory
 from lam_ros.errors import ConfigError, ContractError
@@ -48,7 +49,9 @@ class TeleopNode(PlainNode):
         self._measured: np.ndarray | None = None
         self._target: np.ndarray | None = None  # of a jog, while it lasts
         self._takeover = False
-        self._lead = LEAD_S * MotionLimits.of(self.robot, self.robot_file).velocity
+        self._limits = MotionLimits.of(self.robot, self.robot_file)
+        self._lead = LEAD_S * self._limits.velocity
+        self._standing = Standing(self._limits.velocity, self.robot.following_errors, self.robot.gate.staleness_s)
         self._gate_at: np.ndarray | None = None
         self._gate_heard_at = 0
         self.create_subscription(JointState, self.robot.joint_states.topic, self._on_joint_states, SENSOR)
@@ -79,29 +82,31 @@ class TeleopNode(PlainNode):
         state = self.joint_positions(message)
         if state is not None:
             self._measured = state
+            self._standing.measured(state.astype(np.float64), self._steady.now().nanoseconds)
             self._history.push(stamp_to_ns(message.header.stamp), state)
 
     def _on_sent(self, message: JointState) -> None:
-        if message.header.frame_id != Driver.TELEOP.value:
-            return
         try:
-            sent = self.contract.in_order(message.name, message.position, "lam/command")
+            sent = self.contract.in_order(message.name, message.position, "lam/command").astype(np.float64)
         except ContractError as error:
             self.note("gate", ERROR, str(error))
             return
         self.note("gate", OK, "its commands fit the robot")
-        self._gate_at, self._gate_heard_at = sent.astype(np.float64), self._steady.now().nanoseconds
+        now_ns = self._steady.now().nanoseconds
+        self._standing.sent(sent, now_ns)
+        if message.header.frame_id == Driver.TELEOP.value:
+            self._gate_at, self._gate_heard_at = sent, now_ns
 
     def gate_at(self) -> np.ndarray | None:
         """Where the gate sends the arm for this driver (J,); None while it does not go along, as after an e-stop."""
         return self._gate_at if self._steady.now().nanoseconds - self._gate_heard_at <= GATE_NS else None
 
     def jog_from(self) -> np.ndarray:
-        """Where a jog goes on from (J,): its last target, or where the arm is while the gate does not go along. What
-        was asked for in vain would else be made up for once the gate moves again."""
-        assert self._measured is not None
-        goes_on = self._target is not None and self.gate_at() is not None
-        return np.asarray(self._target if goes_on else self._measured, dtype=np.float64)
+        """Where a jog goes on from (J,): its last target, or where the arm stands while the gate does not go along.
+        What was asked for in vain would else be made up for once the gate moves again."""
+        if self._target is not None and self.gate_at() is not None:
+            return self._target
+        return self._standing.start()
 
     def jog_to(self, target: np.ndarray) -> None:
         """Drive to joint positions (J,), as far as the arm comes along: not on and on behind a workspace's edge."""
@@ -158,7 +163,7 @@ class TeleopNode(PlainNode):
 
     def _begin_keyboard(self) -> None:
         self._keys = Keys("keyboard teleoperation needs a terminal; start it with `lam node teleop` in one.")
-        self._jog = KeyboardJog(self.contract.joints, MotionLimits.of(self.robot, self.robot_file))
+        self._jog = KeyboardJog(self.contract.joints, self._limits)
         self._pressed_at = 0
         self._recorder = {name: self.create_client(Trigger, f"recorder/{name}") for name in RECORDER_KEYS.values()}
         sys.stdout.write(
@@ -188,7 +193,7 @@ class TeleopNode(PlainNode):
         assert described is not None
         self._joy: Joy | None = None
         self._joy_at = 0
-        self._sticks = JoyJog(described, self.contract.joints, MotionLimits.of(self.robot, self.robot_file))
+        self._sticks = JoyJog(described, self.contract.joints, self._limits)
         self.create_subscription(Joy, described.topic, self._on_joy, SENSOR)
         self.need_publisher(described.topic)
 
@@ -240,6 +245,7 @@ class TeleopNode(PlainNode):
         if described is None:
             raise ConfigError("source is leader, and the robot YAML has no teleop.leader; docs/recording.md shows one.")
         self._leader = LeaderArm(described, self.contract.joints)
+        self._approach = Approach(self._limits)
         if self.robot.teleop.joy is not None:
             self._listen_to_joy()
         self.create_subscription(JointState, described.topic, self._on_leader, SENSOR)
@@ -256,7 +262,15 @@ class TeleopNode(PlainNode):
             self.note("leader", ERROR, str(error))
             return
         self.note("leader", OK, "the leader arm leads")
-        self.send(target, self.get_clock().now().nanoseconds)
+        if self._measured is None:
+            return
+        self.send(self.approach(target), self.get_clock().now().nanoseconds)
+
+    def approach(self, leader: np.ndarray) -> np.ndarray:
+        """Where (J,) the arm goes now whose leader is there (J,): slowly, until it is there too."""
+        if self.gate_at() is None:
+            self._approach.begin()
+        return self._approach.target(leader, self._standing.start(), self._steady.now().nanoseconds)
 
     def _begin_twist(self) -> None:
         described = self.robot.teleop.twist
@@ -264,8 +278,8 @@ class TeleopNode(PlainNode):
             raise ConfigError("source is twist, and the robot YAML has no teleop.twist; docs/recording.md shows one.")
         from lam_ros.control.cartesian import CartesianJog
 
-        urdf, limits = urdf_path(self.robot, self.robot_file), MotionLimits.of(self.robot, self.robot_file)
-        self._tool = CartesianJog(described, urdf, self.contract.joints, limits)
+        urdf = urdf_path(self.robot, self.robot_file)
+        self._tool = CartesianJog(described, urdf, self.contract.joints, self._limits)
         self._twist: TwistStamped | None = None
         self._twist_at = 0  # when one came that moves anything; with a gamepad, any
         if self.robot.teleop.joy is not None:

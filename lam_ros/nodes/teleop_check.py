@@ -27,6 +27,7 @@ class TeleopCheck(TeleopNode):
         self._middle = np.mean(self.robot.position_limits, axis=0).astype(np.float32)
         if self._measured is None:
             self._measured = self._middle
+            self._standing.measured(self._middle, 0)
 
     def open_outputs(self) -> None:
         pass
@@ -34,6 +35,10 @@ class TeleopCheck(TeleopNode):
     def gate_at(self) -> np.ndarray | None:
         """As if the gate went along."""
         return self.target
+
+    def approach(self, leader: np.ndarray) -> np.ndarray:
+        """As if the arm were there."""
+        return leader
 
     def drive(self, is_driving: bool) -> None:
         if not is_driving:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -230,6 +232,116 @@ def test_after_a_human_the_policy_waits_where_it_is_told_to() -> None:
     assert ask(gate, Driver.POLICY, 3.0) is not None
 
 
+def test_after_a_long_pause_the_policy_waits_for_a_word() -> None:
+    gate = Gate(replace(RULES, pause_ns=ns(3.0)))
+    last_s = drive(gate, 0.3)
+
+    def asks(now_s: float, driver: Driver = Driver.POLICY) -> bool:
+        gate.measured(START, ns(now_s))
+        return ask(gate, driver, now_s) is not None
+
+    assert asks(last_s + 2.9), "a short one it goes on after by itself"
+    assert not asks(last_s + 6.0)
+    assert gate.refusal.startswith("it would drive again after 3.10 s; call lam/resume")
+    assert not asks(last_s + 6.1), "and asking again does not help"
+    gate.resume()
+    assert asks(last_s + 6.2)
+    assert not asks(last_s + 20.0)
+    assert asks(last_s + 20.1, Driver.TELEOP), "a human may drive at any time"
+    gate.orders.takeover = True
+    for now_s in last_s + np.arange(20.2, 30.0, 0.1):  # and may think in between
+        assert not asks(float(now_s))
+    gate.orders.takeover = False
+    assert asks(last_s + 30.0), "who had it in hand sees it go on"
+    gate.orders.is_stopped = True
+    assert not asks(last_s + 50.0)
+    gate.reset_estop()
+    assert asks(last_s + 50.1), "releasing the emergency stop is a word too"
+
+
+def test_a_target_in_another_unit_is_refused_and_one_slightly_beyond_is_clipped(gate: Gate) -> None:
+    gate.measured(START, ns(0.0))
+    assert ask(gate, Driver.TELEOP, 0.0, np.array([0.5, -17.2])) is None  # degrees
+    assert gate.refusal == "teleop asks joint 1 for -17.2, far outside -2 to 2; check its unit and zero."
+    assert ask(gate, Driver.TELEOP, 0.0, np.array([1.2, -2.1])) is not None
+
+
+HELD = Rules(LIMITS, STALENESS_S, following=np.array([0.3, 0.5]))
+SAGGING = np.array([-0.05, 0.4])  # from where it was sent: a lift under its load, a hand that closes on something
+
+
+def settle(gate: Gate, until_s: float, place: np.ndarray, from_s: float = 0.0) -> None:
+    """Joint states at 50 Hz, all at one place, and the watchdog."""
+    for now_s in np.arange(from_s, until_s, 0.02):
+        gate.measured(place, ns(now_s))
+        gate.tick(ns(now_s))
+
+
+def hold_and_sag() -> tuple[Gate, np.ndarray, np.ndarray, float]:
+    """A gate whose arm holds since 2 s: where it was sent, where it is, and when it is."""
+    gate = Gate(HELD)
+    sent = START
+    for now_s in np.arange(0.0, 1.0, 0.02):
+        gate.measured(sent, ns(now_s))
+        answer = ask(gate, Driver.POLICY, now_s, START)
+        assert answer is not None
+        sent = answer.position
+    settle(gate, 3.0, sent + SAGGING, from_s=1.0)
+    return gate, sent, sent + SAGGING, 3.0
+
+
+def test_after_a_pause_a_hand_keeps_its_grip_and_an_arm_does_not_sink() -> None:
+    gate, sent, _, now_s = hold_and_sag()
+    answer = ask(gate, Driver.POLICY, now_s, START)
+    assert answer is not None
+    np.testing.assert_allclose(answer.position, sent, atol=1e-3)
+    away_s = float(np.max(np.abs(SAGGING) / LIMITS.velocity))
+    assert answer.reach_in_s >= away_s / CATCHING_UP, "a driver that did let go takes the way at the arm's speed"
+
+
+@pytest.mark.parametrize("what", ["moved", "silent", "stopped", "far"])
+def test_an_arm_that_may_not_be_held_there_goes_on_from_where_it_is_measured(what: str) -> None:
+    gate, _, measured, now_s = hold_and_sag()
+    if what == "moved":  # by hand
+        measured = measured + 0.2
+        settle(gate, now_s + 0.5, measured, from_s=now_s)
+    elif what == "far":
+        measured = measured + np.array([-0.3, 0.2])
+        settle(gate, now_s + 0.5, measured, from_s=now_s)
+    elif what == "silent":  # its driver began anew
+        settle(gate, now_s + 0.5, measured, from_s=now_s + 0.3)
+    else:
+        gate.orders.is_stopped = True
+        settle(gate, now_s + 0.5, measured, from_s=now_s)
+        gate.reset_estop()
+    answer = ask(gate, Driver.POLICY, now_s + 0.5, measured)
+    assert answer is not None, gate.refusal
+    np.testing.assert_allclose(answer.position, measured, atol=1e-3)
+
+
+def test_two_who_publish_joint_states_move_nothing() -> None:
+    gate = Gate(replace(RULES, joints=("lift", "swing")))
+    for i in range(200):  # the driver at 100 Hz, and zeros at 10 Hz
+        now_s = 0.01 * i
+        gate.measured(np.array([0.2, 1.2]), ns(now_s))
+        if i % 10 == 5:
+            gate.measured(np.zeros(2), ns(now_s + 0.003))
+        if i > 20:
+            assert ask(gate, Driver.POLICY, now_s + 0.004) is None
+            assert gate.refusal.startswith("joint swing leaps between ")
+            assert "two nodes publish its joint states" in gate.refusal
+    gate.measured(np.array([0.2, 1.2]), ns(3.1))  # the other has ended
+    gate.measured(np.array([0.2, 1.2]), ns(3.2))
+    assert ask(gate, Driver.POLICY, 3.2) is not None
+
+
+def test_joint_states_that_come_late_or_by_hand_are_no_leaps() -> None:
+    gate = Gate(RULES)
+    for now_s in (0.0, 0.5, 1.0, 1.5):  # at full speed to and fro, and most samples lost
+        gate.measured(START + (0.9 if now_s % 1 else 0.0), ns(now_s))
+        assert ask(gate, Driver.POLICY, now_s) is not None, gate.refusal
+
+
 STRAYING = Rules(LIMITS, STALENESS_S, following=np.array([0.3, 0.5]), joints=("lift", "swing"))
 
 
@@ -358,14 +470,16 @@ def test_a_fault_of_the_solver_stops_the_gate(gate: Gate, monkeypatch: pytest.Mo
     assert ask(gate, Driver.POLICY, last_s + 0.04) is None, "latched"
 
 
+TARGETS = st.tuples(*[st.one_of(*[st.floats(-2.9, 2.9)] * 8, st.floats(-9.0, 9.0), st.just(float("nan")))] * 2)
 EVENTS = st.lists(
     st.tuples(
-        st.floats(0.002, 0.3),
-        st.sampled_from(["measured", "measured", "policy", "policy", "teleop", "tick", "estop", "reset", "takeover"]),
-        st.tuples(*[st.one_of(st.floats(-5.0, 5.0), st.just(float("nan")), st.just(float("inf")))] * 2),
-        st.tuples(st.floats(-1.0, 1.0), st.floats(-2.0, 2.0)),
+        st.floats(0.002, 0.1),
+        st.sampled_from([*["measured"] * 5, *["policy"] * 5, "teleop", "tick", "estop", "reset", "reset", "takeover"]),
+        TARGETS,
+        st.tuples(st.floats(-0.1, 0.1), st.floats(-0.1, 0.1)),
     ),
-    max_size=40,
+    min_size=10,
+    max_size=60,
 )
 
 
@@ -377,11 +491,11 @@ def test_whatever_happens_only_who_may_drive_is_obeyed_and_within_limits(
     gate = Gate(RULES)
     now_s, measured_s, teleop_s, sent_s = 0.0, -np.inf, -np.inf, -np.inf
     stopped, last, measured = False, None, None
-    for wait_s, kind, target, place in events:
+    for wait_s, kind, asked, place in events:
         now_s += wait_s
-        sent = None
+        sent, target = None, np.array(asked)
         if kind == "measured":
-            measured, measured_s = np.array(place), now_s
+            measured, measured_s = START + np.array(place), now_s
             gate.measured(measured, ns(now_s))
         elif kind == "estop":
             gate.orders.is_stopped = True
@@ -398,13 +512,18 @@ def test_whatever_happens_only_who_may_drive_is_obeyed_and_within_limits(
             driver = Driver(kind)
             teleop_s = now_s if driver is Driver.TELEOP else teleop_s
             human = gate.orders.takeover or now_s - teleop_s <= STALENESS_S
-            may = np.isfinite(target).all() and not stopped and now_s - measured_s <= STALENESS_S
+            outside = np.maximum(LIMITS.lower - target, target - LIMITS.upper)
+            may = bool(np.all(outside <= LIMITS.upper - LIMITS.lower))  # not with NaN, nor in another unit
+            may = may and not stopped and now_s - measured_s <= STALENESS_S
             may = may and (driver is Driver.TELEOP or not human)
-            sent = ask(gate, driver, now_s, np.array(target))
+            sent = ask(gate, driver, now_s, target)
             assert (sent is not None) == may
             assert bool(gate.refusal) != may
             if sent is not None and now_s - sent_s > STALENESS_S:
-                last, sent_s = measured, now_s - 0.02  # it starts from where the arm stands
+                assert measured is not None
+                starts = [measured] if last is None else [measured, last]  # each joint from where it stands
+                assert np.all(np.any([np.isclose(sent.start, start) for start in starts], axis=0))
+                last, sent_s = sent.start, now_s - 0.02
         if sent is not None:
             assert last is not None
             assert np.all(np.abs(sent.position - last) <= LIMITS.velocity * (now_s - sent_s) + 1e-6)

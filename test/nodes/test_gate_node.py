@@ -210,7 +210,7 @@ def test_joint_states_that_cannot_be_trusted_move_nothing(graph, arm, robot, gat
     sent = graph.listen(JointState, "lam/command")
     for _ in range(10):
         states.publish(broken)
-        policy.publish(request(robot, [0.1] * 7))
+        policy.publish(request(robot, [0.03] * 7))
         graph.executor.spin_once(timeout_sec=0.02)
     graph.until(graph.said("gate", sentence))
     assert sent == []
@@ -246,7 +246,7 @@ def test_any_publisher_takes_over_and_where_it_has_ended_resume_lets_go(graph, a
     graph.until(lambda: not gate.count_publishers("lam/takeover"))
     policy = graph.talk(JointState, "lam/policy_command")
     arm.publish_state(STAMP)
-    policy.publish(request(robot, [0.1] * 7))
+    policy.publish(request(robot, [0.03] * 7))
     graph.until(graph.said("gate", "where whoever said so has ended, or one of several has let go, call"))
     assert graph.ask(Trigger, "lam/resume").success
     assert drive(graph, arm, policy, request(robot, [0.2] + [0.0] * 6))[-1].header.frame_id in ("policy", "hold")
@@ -266,7 +266,7 @@ def test_a_gate_hears_people_before_it_is_configured_and_forgets_nothing_when_it
     def refused_with(text):
         def is_refused():
             arm.publish_state(STAMP)
-            policy.publish(request(robot, [0.1] * 7))
+            policy.publish(request(robot, [0.03] * 7))
             return text in gate._status.get("policy", (OK, ""))[1]
 
         return is_refused
@@ -317,7 +317,7 @@ def test_what_is_long_past_moves_nothing(graph, arm, robot, gate):
 
     def is_said():
         arm.publish_state(STAMP)
-        policy.publish(request(robot, [0.1] * 7, STAMP - 900_000_000))
+        policy.publish(request(robot, [0.03] * 7, STAMP - 900_000_000))
         return graph.said("gate", "policy answers images 0.90 s older than the joint states, more than 0.50 s")()
 
     graph.until(is_said)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from std_msgs.msg import Bool
 
 from lam_ros.config import load_robot, urdf_path
 from lam_ros.control.kinematics import Kinematics
+from lam_ros.control.teleop import APPROACH
 from lam_ros.errors import ConfigError
 from lam_ros.nodes.joints import joint_message
 from lam_ros.nodes.qos import LATCHED
@@ -120,9 +122,34 @@ def test_a_leader_leads_only_while_it_is_held(graph, arm, robot, heard, teleop):
         lead(0)
         graph.executor.spin_once(timeout_sec=0.02)
     assert commands == []
+    arm.publish_state(STAMP)
     graph.until(lambda: lead(1))
-    assert list(commands[-1].position) == pytest.approx([0.5 * upper for upper in robot.position_limits[1]])
     graph.until(lambda: lead(0) and not takeovers[-1].data)
+
+
+def test_an_arm_far_from_its_leader_goes_there_slowly_and_then_along_with_it(graph, arm, robot, heard, sent_on, teleop):
+    commands, _ = heard
+    joints = {name: {"joint": name, "scale": 0.5} for name in robot.joint_names}
+    node = teleop("leader", leader={"joints": joints, "topic": "leader"})
+    leader = graph.talk(JointState, "leader")
+    measured(graph, arm, node)
+    began_s, heard_s = time.monotonic(), []
+
+    def lead(share):
+        leader.publish(joint_message(robot.joint_names, share * robot.position_limits[1], STAMP))
+        heard_s.extend([time.monotonic() - began_s] * (len(commands) - len(heard_s)))
+
+    far = 0.5 * robot.position_limits[1]
+    graph.until(lambda: lead(1.0) or (commands and np.allclose(commands[-1].position, far)))
+    way = np.array([message.position for message in commands])
+    assert np.all(np.diff(way, axis=0) >= 0.0)
+    assert far[0] > 2.0 * APPROACH * robot.velocity_limits[0], "a way of two seconds"
+    half = int(np.argmax(way[:, 0] > far[0] / 2))
+    assert way[half, 0] <= APPROACH * robot.velocity_limits[0] * heard_s[half]
+    before = len(commands)
+    graph.until(lambda: lead(0.9) or np.allclose(commands[-1].position, 0.9 * far))
+    between = {round(message.position[0] / far[0], 6) for message in commands[before:]}
+    assert between <= {1.0, 0.9}, "it has caught up, and goes along at once"
 
 
 START = np.array([0.2, 0.5, 0.9, 0.1, 0.6, 0.0, 0.02])  # where the tool can go in every direction
