@@ -145,6 +145,7 @@ class PolicyTickConfig:
         _positive(self, "rate_hz", "max_image_skew_s")
 
 
+FEWEST_PERIODS = 1.5  # of what it waits for, after which the gate takes it to be stale
 UNBOUNDED = (-1e3, 1e3)
 
 
@@ -404,6 +405,12 @@ class RobotConfig:
                 raise ConfigError(
                     f"cameras.{name}.rate_hz is {camera.rate_hz:g}, below policy.rate_hz {self.policy.rate_hz:g}; "
                     "a tick needs a new frame of every camera: raise the one or lower the other."
+                )
+        for where, rate_hz in (("policy", self.policy.rate_hz), ("joint_states", self.joint_states.rate_hz)):
+            if self.gate.staleness_s < FEWEST_PERIODS / rate_hz:
+                raise ConfigError(
+                    f"gate.staleness_s is {self.gate.staleness_s:g}, and {where}.rate_hz {rate_hz:g}: the gate would "
+                    f"hold the arm between two; make it {math.ceil(100 * FEWEST_PERIODS / rate_hz) / 100:g} or more."
                 )
         for where, moved in (("joy.axes", self.teleop.joy and self.teleop.joy.axes), ("leader.joints", self._led)):
             unknown = [name for name in moved or () if name not in self.joints]

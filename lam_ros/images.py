@@ -30,6 +30,7 @@ _LAYOUTS: dict[str, tuple[type[np.generic], int, str]] = {
     "32FC1": (np.float32, 1, "grey"),
 }
 NATIVE_ENCODINGS = tuple(_LAYOUTS)
+DEPTH = ("16UC1", "32FC1")  # mm and m, says REP 118: as greys, almost black
 
 
 class UnknownEncodingError(ImageError):

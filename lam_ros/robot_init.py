@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lam_ros.config import GateConfig
 from lam_ros.contract import HAND
 from lam_ros.errors import ConfigError
 from lam_ros.urdf import UrdfJoint, driven_joints, read_urdf
@@ -38,11 +39,15 @@ class Found:
         cameras: in the order of their topics.
         joint_states: topic and rate (Hz) of the joint states that name most of the arm's joints.
         command: topic and type (as ``CommandConfig.type``) that a controller listens to.
+        other_states: further topics that name as many of the joints.
+        other_commands: further topics that controllers listen to.
     """
 
     cameras: tuple[FoundCamera, ...] = ()
     joint_states: tuple[str, float] | None = None
     command: tuple[str, str] | None = None
+    other_states: tuple[str, ...] = ()
+    other_commands: tuple[str, ...] = ()
     remarks: list[str] = field(default_factory=list)
 
 
@@ -89,6 +94,10 @@ def _camera_lines(name: str, camera: FoundCamera) -> str:
     return f"  {name}: {{topic: {camera.topic}, {size}{more}}}{guess}"
 
 
+def _or_these(topics: Sequence[str]) -> str:
+    return f" # a guess: or {', '.join(topics)}" if topics else ""
+
+
 def robot_yaml(urdf: Path, found: Found, joints: Sequence[str] = ()) -> str:
     """The text of a robot YAML, with a comment wherever something was guessed.
 
@@ -111,9 +120,13 @@ def robot_yaml(urdf: Path, found: Found, joints: Sequence[str] = ()) -> str:
     cameras = found.cameras or (FoundCamera(NO_CAMERA, 640, 480, 30.0),)
     nobody = "" if found.cameras else " # no camera was heard: a guess; start yours and run this again"
     states, rate = found.joint_states or ("joint_states", 100.0)
-    unheard = "" if found.joint_states else " # not heard: a guess"
+    unheard = _or_these(found.other_states) if found.joint_states else " # not heard: a guess"
     topic, kind = found.command or ("robot/command", "joint_trajectory")
-    unasked = "" if found.command else " # nobody listens yet: joint_trajectory, multi_array or joint_state"
+    unasked = " # nobody listens yet: joint_trajectory, multi_array or joint_state"
+    if found.command:
+        unasked = _or_these(found.other_commands)
+    rate_hz = tick_rate(cameras)
+    stale_s = math.ceil(200 / min(rate_hz, rate)) / 100  # two periods of the slower
     lines = [
         f"# Written by `lam robot init` from {urdf.name}. Units: rad or m, s, Hz. The order of joints and cameras is",
         "# that of every array. Velocities are half of the URDF's limits, accelerations a guess: raise them once it",
@@ -126,6 +139,8 @@ def robot_yaml(urdf: Path, found: Found, joints: Sequence[str] = ()) -> str:
         *(_camera_lines(name, camera) for name, camera in zip(camera_names(cameras), cameras, strict=True)),
         f"joint_states: {{topic: {states}, rate_hz: {rate:g}}}{unheard}",
         f"command: {{topic: {topic}, type: {kind}}}{unasked}",
-        f"policy: {{rate_hz: {tick_rate(cameras):g}}}",
+        f"policy: {{rate_hz: {rate_hz:g}}}",
     ]
+    if stale_s > GateConfig.staleness_s:
+        lines.append(f"gate: {{staleness_s: {stale_s:g}}} # two periods of what comes slowest")
     return "\n".join(lines) + "\n"

@@ -92,6 +92,13 @@ def test_compressed_cameras_are_read_from_their_compressed_topic() -> None:
         ("cameras.eye.rate_hz", 10, r"cameras\.eye\.rate_hz is 10, below policy\.rate_hz 20; .*raise the one or lower"),
         ("policy.rate_hz", 0, r"policy: rate_hz is 0"),
         ("gate.staleness_s", -0.1, r"gate: staleness_s is -0\.1"),
+        (
+            "gate.staleness_s",
+            0.05,
+            r"policy\.rate_hz 20: the gate would hold the arm between two; make it 0\.08 or more",
+        ),
+        ("joint_states.rate_hz", 5, r"staleness_s is 0\.15, and joint_states\.rate_hz 5: .* make it 0\.3 or more"),
+        ("gate.longest_pause_s", -1, r"gate: longest_pause_s is -1"),
         ("joint_states.max_age_s", 0, r"joint_states: max_age_s is 0"),
         ("command.type", "twist", r"command\.type is 'twist'; valid are 'joint_trajectory'"),
         ("gate", 5, r"gate is 5; a mapping was expected"),

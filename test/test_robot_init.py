@@ -53,6 +53,21 @@ def test_the_shipped_arm_is_described_as_its_own_yaml_does(tmp_path: Path) -> No
     assert robot.policy.rate_hz == 20.0
 
 
+def test_what_could_be_another_is_marked_and_slow_cameras_get_a_patient_gate(tmp_path: Path) -> None:
+    found = Found(
+        (FoundCamera("/camera/image_raw", 96, 96, 5.0),),
+        ("/left/joint_states", 100.0),
+        ("/left/arm/joint_trajectory", "joint_trajectory"),
+        ("/right/joint_states",),
+        ("/left/forward/commands", "/right/arm/joint_trajectory"),
+    )
+    text = robot_yaml(share_path("description/desk_arm.urdf"), found)
+    assert "rate_hz: 100} # a guess: or /right/joint_states\n" in text
+    assert "joint_trajectory} # a guess: or /left/forward/commands, /right/arm/joint_trajectory\n" in text
+    robot = loaded(tmp_path, text)
+    assert (robot.policy.rate_hz, robot.gate.staleness_s) == (5.0, 0.4)
+
+
 def test_what_nobody_tells_is_guessed_and_marked(tmp_path: Path) -> None:
     text = robot_yaml(urdf(tmp_path, JOINT.format(name="roll", kind="continuous", limit="")), Found())
     robot = loaded(tmp_path, text)

@@ -18,14 +18,21 @@ from lam_ros.demonstrations.editing import copy
 from lam_ros.demonstrations.episode import Episode, change_manifest
 from lam_ros.demonstrations.messages import COMPRESSED_IMAGE, IMAGE, compressed_image, image
 from lam_ros.errors import EpisodeError, ImageError
-from lam_ros.images import CompressedView, ImageView, rgb_from_compressed, rgb_from_image, view_compressed, view_image
+from lam_ros.images import (
+    DEPTH,
+    CompressedView,
+    ImageView,
+    rgb_from_compressed,
+    rgb_from_image,
+    view_compressed,
+    view_image,
+)
 
 THRESHOLD = 0.2  # of the detector's certainty: rather blur a lamp than show a face
 MARGIN = 0.3  # of a face's size, added on each side
 HELD_FRAMES = 5  # a face stays blurred for so many frames in which it is not found
 CELLS = 5  # what is left of a face, along its longer side
 COLOUR = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "mono16", "8UC3")
-DEPTH = ("16UC1", "32FC1")  # shows no face
 PLAIN = (  # packages whose messages hold no pictures
     *("actionlib_msgs", "builtin_interfaces", "control_msgs", "diagnostic_msgs", "geometry_msgs", "lifecycle_msgs"),
     *("moveit_msgs", "nav_msgs", "rcl_interfaces", "rosgraph_msgs", "std_msgs", "tf2_msgs", "trajectory_msgs"),
@@ -99,7 +106,7 @@ class _Transform:
         if msgtype == IMAGE:
             frame = view_image(data)
             if frame.encoding not in COLOUR:
-                if frame.encoding in DEPTH:
+                if frame.encoding in DEPTH:  # shows no face
                     return data
                 raise ImageError(f"{topic} has the encoding {frame.encoding!r}, in which no faces can be found.")
             rgb = rgb_from_image(frame)

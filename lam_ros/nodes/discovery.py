@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +13,14 @@ import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
+from lam_ros.contract import HAND
+from lam_ros.images import DEPTH
 from lam_ros.nodes.base import spinning, stamp_to_ns, type_name
 from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES
 from lam_ros.nodes.qos import SENSOR
 from lam_ros.robot_init import Found, FoundCamera
 
+OTHER_QUANTITIES = re.compile(r"velocit|effort|torque|wrench|force", re.IGNORECASE)  # not positions
 OWN = ("lam/", "teleop/")  # topics of lam_ros itself
 LOOK_S = 0.5  # how often new topics are looked for
 USUAL_HZ = (5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 50.0, 60.0, 90.0, 100.0, 125.0, 200.0, 250.0, 500.0, 1000.0)
@@ -79,22 +83,48 @@ class DiscoveryNode(Node):
                 states.append((len(set(joints).intersection(heard.message.name)), topic, heard.rate_hz))
             elif kind is Image or topic.removesuffix("/compressed") not in raw:
                 camera = _camera(topic, heard, kind is Image)
-                if camera is None:
+                if kind is Image and heard.message.encoding in DEPTH:
+                    remarks.append(f"{topic} is depth, which the policy's CNN would see as almost black: left out.")
+                elif camera is None:
                     remarks.append(f"{topic} sends pictures that cannot be read.")
                 else:
                     cameras.append(camera)
-        known, topic, rate = max(states, default=(0, "", 0.0))
+        states.sort(key=lambda state: (-state[0], state[1]))
+        known, topic, rate = states[0] if states else (0, "", 0.0)
         if states and known < len(joints):
             remarks.append(f"{topic} has {known} of the {len(joints)} joints; the others are never measured there.")
-        return Found(tuple(cameras), (topic, rate) if known else None, self._listener(), remarks)
+        listeners = self._listeners(topic.rpartition("/")[0] if known else "")
+        return Found(
+            tuple(cameras),
+            (topic, rate) if known else None,
+            listeners[0] if listeners else None,
+            tuple(other for named, other, _ in states[1:] if known and named == known),
+            tuple(other for other, _ in listeners[1:]),
+            remarks,
+        )
 
-    def _listener(self) -> tuple[str, str] | None:
-        """A topic of a type the gate speaks that somebody listens to, and nobody commands."""
+    def _listeners(self, namespace: str) -> list[tuple[str, str]]:
+        """Topics of a type the gate speaks, and the type, that somebody listens to and nobody commands; best first.
+
+        Controllers listen while they are inactive too, so that a graph has several. First comes what is in the
+        namespace of the joint states, is no hand's, and takes trajectories.
+        """
         kinds = {type_name(kind): name for name, kind in ROBOT_COMMAND_TYPES.items() if kind is not JointState}
-        for topic, types in sorted(self.get_topic_names_and_types()):
-            if types[0] in kinds and self.count_subscribers(topic) and not self.count_publishers(topic):
-                return topic, kinds[types[0]]
-        return None
+
+        def rank(listener: tuple[str, str]) -> tuple[bool, bool, bool, str]:
+            topic, kind = listener
+            is_elsewhere = not topic.startswith(f"{namespace}/")
+            return is_elsewhere, bool(HAND.search(topic)), kind != "joint_trajectory", topic
+
+        listeners = [
+            (topic, kinds[types[0]])
+            for topic, types in self.get_topic_names_and_types()
+            if types[0] in kinds
+            and not OTHER_QUANTITIES.search(topic)
+            and self.count_subscribers(topic)
+            and not self.count_publishers(topic)
+        ]
+        return sorted(listeners, key=rank)
 
 
 def _camera(topic: str, heard: _Heard, is_raw: bool) -> FoundCamera | None:

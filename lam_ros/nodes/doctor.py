@@ -15,7 +15,7 @@ from lam_ros.demonstrations.preflight import preflight
 from lam_ros.demonstrations.wire import decode, header_stamp_ns
 from lam_ros.doctor import Finding, Level, Scene
 from lam_ros.errors import LamError
-from lam_ros.images import view_image
+from lam_ros.images import DEPTH, view_image
 from lam_ros.nodes.base import PlainNode, spinning
 from lam_ros.nodes.images import to_rgb, view
 from lam_ros.nodes.intake import Intake, Wanted
@@ -134,7 +134,11 @@ class DoctorNode(PlainNode):
             except LamError as error:
                 yield Finding("failure", str(error), "the policy sees nothing.", "check the camera's driver")
                 continue
-            yield Finding("ok", f"camera {name}: {frame.width} x {frame.height}, {frame.encoding}")
+            said = f"camera {name}: {frame.width} x {frame.height}, {frame.encoding}"
+            if frame.encoding in DEPTH:
+                yield Finding("warning", said, "depth becomes an almost black picture.", "take the colour topic")
+            else:
+                yield Finding("ok", said)
 
     def _shared_memory(self) -> Iterator[Finding]:
         """Whether drivers on this machine have room for their frames where the middleware hands them over."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
 
 from lam_ros.nodes.discovery import DiscoveryNode
 from lam_ros.nodes.images import compressed_message, image_message
@@ -51,6 +52,48 @@ def test_cameras_joint_states_and_a_controller_are_found(graph, discovery):
     assert found.joint_states == ("/joint_states", 30.0)
     assert found.command == ("/forward_position_controller/commands", "multi_array")
     assert not found.remarks
+
+
+def test_of_several_controllers_the_arms_own_that_takes_trajectories_comes_first(graph, discovery):
+    for topic in ("joint_states", "left/joint_states", "right/joint_states"):
+        names = ("a", "b") if "/" in topic else ("wheel",)
+        send(
+            graph, discovery, JointState, topic, lambda ns, names=names: joint_message(names, np.zeros(len(names)), ns)
+        )
+    listening = {
+        "right/arm_controller/joint_trajectory": JointTrajectory,
+        "left/arm_controller/joint_trajectory": JointTrajectory,
+        "left/a_gripper_controller/joint_trajectory": JointTrajectory,
+        "left/forward_position_controller/commands": Float64MultiArray,
+        "left/forward_velocity_controller/commands": Float64MultiArray,
+        "left/a_effort_controller/commands": Float64MultiArray,
+    }
+    for topic, kind in listening.items():
+        graph.probe.create_subscription(kind, topic, lambda _: None, 1)
+    graph.until(lambda: all(map(discovery.count_subscribers, listening)))
+    found = discovery.found(["a", "b"])
+    assert found.joint_states == ("/left/joint_states", 30.0)
+    assert found.other_states == ("/right/joint_states",)
+    assert found.command == ("/left/arm_controller/joint_trajectory", "joint_trajectory")
+    assert found.other_commands == (
+        "/left/forward_position_controller/commands",
+        "/left/a_gripper_controller/joint_trajectory",
+        "/right/arm_controller/joint_trajectory",
+    )
+
+
+def test_depth_is_no_camera_of_the_policy(graph, discovery):
+    def depth(ns):
+        message = image_message(PICTURE, ns, "")
+        message.encoding, message.step = "16UC1", 2 * message.width
+        message.data = message.data[: message.step * message.height]
+        return message
+
+    send(graph, discovery, Image, "cam/color/image_raw", lambda ns: image_message(PICTURE, ns, ""))
+    send(graph, discovery, Image, "cam/depth/image_raw", depth)
+    found = discovery.found([])
+    assert [camera.topic for camera in found.cameras] == ["/cam/color/image_raw"]
+    assert "/cam/depth/image_raw is depth" in found.remarks[0]
 
 
 def test_one_camera_with_two_transports_is_one_camera(graph, discovery):
