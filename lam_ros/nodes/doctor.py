@@ -17,6 +17,7 @@ from lam_ros.doctor import Finding, Level, Scene
 from lam_ros.errors import LamError
 from lam_ros.images import DEPTH, view_image
 from lam_ros.nodes.base import PlainNode, spinning
+from lam_ros.nodes.controller import BEGINS, Controller
 from lam_ros.nodes.images import to_rgb, view
 from lam_ros.nodes.intake import Intake, Wanted
 from lam_ros.nodes.middleware import shared_memory_of
@@ -47,6 +48,8 @@ class DoctorNode(PlainNode):
         wanted.append(Wanted(states, "sensor_msgs/msg/JointState", robot.joint_states.rate_hz))
         self._intake = Intake(self, wanted, BACKLOG_BYTES)
         self.create_timer(MATCH_PERIOD_S, self._intake.match, clock=self._steady)
+        self._controller = Controller(self, robot)
+        self.create_timer(MATCH_PERIOD_S, self._controller.ask, clock=self._steady)
         self.transport = Receiver(self, list(robot.cameras.values()))
 
     def close(self) -> None:
@@ -182,6 +185,21 @@ class DoctorNode(PlainNode):
                 f"{', '.join(names)} publishes on {topic} too",
                 "an arm with two masters jumps between them, and the gate cannot limit the other.",
                 f"ros2 topic info -v {topic}; stop it, or let it publish on teleop/command",
+            )
+        controller = self._controller
+        if controller.disorder:
+            yield Finding(
+                "failure",
+                controller.disorder,
+                "each joint would go where another should, or none would move.",
+                f"ros2 param get {controller.name} joints; bring `joints` in the robot YAML into that order",
+            )
+        if controller.begins_from_measured:
+            yield Finding(
+                "warning",
+                f"{controller.name} begins each motion where the arm is measured",
+                "that is behind where it was sent: with each command it steps back, and then hurries.",
+                f"set {BEGINS[0]}: true for {controller.name} (before Jazzy {BEGINS[1]}: true), and start it again",
             )
         if not self.count_subscribers(topic):
             yield Finding(

@@ -16,6 +16,7 @@ from lam_ros.control.gate import CATCHING_UP, Driver, Gate, Orders, Request, Rul
 from lam_ros.control.setpoints import Setpoints
 from lam_ros.errors import ConfigError, ContractError
 from lam_ros.nodes.base import ERROR, OK, SILENCE_S, WARN, LamNode, publishers_of, stamp_to_ns
+from lam_ros.nodes.controller import Controller
 from lam_ros.nodes.joints import ROBOT_COMMAND_TYPES, joint_message, robot_command
 from lam_ros.nodes.middleware import was_restarted
 from lam_ros.nodes.qos import ANY, COMMAND, SENSOR, STREAM
@@ -69,6 +70,7 @@ class GateNode(LamNode):
         self._to_robot = self.create_publisher(
             ROBOT_COMMAND_TYPES[self.robot.command.type], self.robot.command.topic, COMMAND
         )
+        self._controller = Controller(self, self.robot)
         self._sent = self.create_publisher(JointState, "lam/command", STREAM)
         self._subscriptions_made = [
             self.create_subscription(JointState, self.robot.joint_states.topic, self._on_joint_states, SENSOR),
@@ -90,6 +92,9 @@ class GateNode(LamNode):
         super()._check_topics()
         if not self._needs:  # not configured
             return
+        self._controller.ask()
+        if self._controller.disorder:
+            self.note("controller", ERROR, self._controller.disorder)
         others = publishers_of(self, self.robot.command.topic) - 1
         said = f"{others} more publish {self._to_robot.topic_name}; end them: two who command one arm fight over it"
         self.note("rivals", WARN if others > 0 else OK, said if others > 0 else "nobody else commands the robot")
@@ -166,11 +171,12 @@ class GateNode(LamNode):
 
     def _request(self, request: Request) -> None:
         now_ns = self.now_ns()
-        sent = self._gate.request(request, now_ns)
+        refusal = self._why_not()
+        sent = None if refusal else self._gate.request(request, now_ns)
         self._heard_ns[request.driver] = now_ns
         if sent is None:
             self._refused_count += 1
-            self.note(request.driver.value, WARN, self._gate.refusal)
+            self.note(request.driver.value, WARN, refusal or self._gate.refusal)
             return
         self.note(request.driver.value, OK, "its commands fit the robot")
         self._send(sent)
@@ -178,6 +184,13 @@ class GateNode(LamNode):
             self.note("gate", WARN, f"{request.driver.value} drives; {self._gate.warning}")
         else:
             self.note("gate", OK, f"{request.driver.value} drives")
+
+    def _why_not(self) -> str:
+        """What of the controller forbids to command it, in words."""
+        self._controller.ask()
+        if self._controller.is_awaited:
+            return f"{self._controller.name} is asked for its joints."
+        return self._controller.disorder
 
     def _on_tick(self) -> None:
         if not self.is_active:
@@ -250,3 +263,4 @@ class GateNode(LamNode):
         self.destroy_timer(self._watchdog)
         for publisher in (self._to_robot, self._sent):
             self.destroy_publisher(publisher)
+        self._controller.close()

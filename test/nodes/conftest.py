@@ -155,5 +155,23 @@ class Arm:
 
 
 @pytest.fixture
+def controller(graph: Graph) -> Iterator[Callable[..., Node]]:
+    """Starts a node that has a controller's name and parameters."""
+    nodes = []
+
+    def start(name: str, **parameters: Any) -> Node:
+        node = Node(name, context=graph.context)
+        for parameter, value in parameters.items():
+            node.declare_parameter(parameter, value)
+        graph.executor.add_node(node)
+        nodes.append(node)
+        return node
+
+    yield start
+    for node in nodes:
+        node.destroy_node()
+
+
+@pytest.fixture
 def arm(graph: Graph, robot: RobotConfig) -> Arm:
     return Arm(graph, robot)

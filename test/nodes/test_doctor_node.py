@@ -55,6 +55,22 @@ def test_a_robot_that_delivers_is_well_and_frames_cross_processes(graph, arm, ro
     assert re.search(r"camera wrist: probe hands frames of 28 KB over in \d+ KB of sh", told(doctor, "warning"))
 
 
+def test_a_controller_of_other_joints_or_that_begins_from_the_measured_state_is_told(graph, desk_arm_with, controller):
+    controller("arm_controller", joints=["waist"], interpolate_from_desired_state=False)
+    controller("good_controller", joints=["waist"], interpolate_from_desired_state=True, open_loop_control=False)
+
+    def doctor(name):
+        return graph.add(DoctorNode, robot=desk_arm_with(command={"topic": f"{name}/joint_trajectory"}))
+
+    node = doctor("arm_controller")
+    graph.until(lambda: "/arm_controller begins each motion where the arm is measured" in told(node, "warning"))
+    graph.until(lambda: "/arm_controller drives waist, the robot YAML waist, shoulder" in told(node, "failure"))
+    node = doctor("good_controller")
+    graph.until(lambda: "/good_controller drives waist" in told(node, "failure"))
+    graph.until(lambda: not node._controller.is_awaited)
+    assert "begins each motion" not in told(node, "warning")
+
+
 def test_what_is_missing_stale_or_commands_beside_the_gate_is_told(graph, arm, robot, doctor, paced):
     assert "nobody publishes camera/front/image_raw" in told(doctor, "failure")
     assert "nobody takes /robot/command" in told(doctor, "warning")

@@ -324,6 +324,29 @@ def test_what_is_long_past_moves_nothing(graph, arm, robot, gate):
     assert sent == []
 
 
+@pytest.mark.parametrize("is_ordered", [True, False])
+def test_numbers_without_names_go_to_no_controller_that_orders_its_joints_otherwise(
+    graph, arm, robot, desk_arm_with, controller, is_ordered
+):
+    joints = list(robot.joint_names)
+    controller("forward_position_controller", joints=joints if is_ordered else sorted(joints))
+    topic = "forward_position_controller/commands"
+    to_robot = graph.listen(Float64MultiArray, topic)
+    gate = graph.add(GateNode, robot=desk_arm_with(command={"topic": topic, "type": "multi_array"}))
+    graph.until(lambda: gate._controller._client.service_is_ready())
+    policy = graph.talk(JointState, "lam/policy_command")
+
+    def ask():
+        arm.publish_state(STAMP)
+        policy.publish(request(robot, [0.01] * 7))
+
+    if is_ordered:
+        graph.until(lambda: ask() or to_robot)
+    else:
+        graph.until(lambda: ask() or graph.said("gate", "/forward_position_controller takes numbers for elbow, ")())
+        assert not to_robot
+
+
 def test_diagnostics_say_what_is_and_not_what_was(graph, arm, robot, gate):
     policy = graph.talk(JointState, "lam/policy_command")
     drive(graph, arm, policy, request(robot, [0.2] + [0.0] * 6), count=3)
