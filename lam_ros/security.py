@@ -79,6 +79,7 @@ def policies(robot: RobotConfig) -> dict[str, Policy]:
         ("lam/command", robot.command.topic),
         (states, "lam/policy_command", "teleop/command", "lam/takeover", "lam/estop"),
         ("lam/estop_now", "lam/reset_estop", "lam/resume"),
+        (f"{robot.command.topic.rpartition('/')[0]}/get_parameters",),  # the order of its controller's joints
     )
     return {
         "perception": perception,

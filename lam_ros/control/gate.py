@@ -321,7 +321,9 @@ class Gate:
         """The watchdog: brakes when nobody drives any more. What to send now, None when there is nothing to send."""
         now_ns = self._at(now_ns)
         if self.orders.is_stopped:
-            self._standing.forget()  # whoever released it may have moved the arm, or begun its driver anew
+            self._standing.forget()  # whoever releases it may have moved the arm, or begun its driver anew
+        if self.orders.takeover and self._driven_at is not None:
+            self._driven_at = now_ns  # who has the arm is there to see it go on, whether they move it or not
         reason = self._why_hold(now_ns)
         return self.brake(reason, now_ns) if reason else None
 
@@ -382,15 +384,12 @@ class Gate:
         return refusal or self._astray
 
     def _why_not_policy(self, request: Request, now_ns: int) -> str:
-        is_driven = now_ns - self._teleop_at <= self._staleness_ns
-        if self.orders.takeover or is_driven:
-            self._driven_at = now_ns  # who has the arm in hand is there to see it go on
         if self.orders.takeover:
             return (
                 "a human is driving (lam/takeover; where whoever said so has ended, or one of several has let go, call "
                 "lam/resume)."
             )
-        if is_driven:
+        if now_ns - self._teleop_at <= self._staleness_ns:
             return "a human is driving."
         if self.orders.human_drove and self._rules.waits_after_teleop:
             return "a human drove and has let go; call lam/resume to let the policy go on."

@@ -250,6 +250,7 @@ def test_after_a_long_pause_the_policy_waits_for_a_word() -> None:
     assert asks(last_s + 20.1, Driver.TELEOP), "a human may drive at any time"
     gate.orders.takeover = True
     for now_s in last_s + np.arange(20.2, 30.0, 0.1):  # and may think in between
+        gate.tick(ns(float(now_s)))
         assert not asks(float(now_s))
     gate.orders.takeover = False
     assert asks(last_s + 30.0), "who had it in hand sees it go on"

@@ -347,6 +347,25 @@ def test_numbers_without_names_go_to_no_controller_that_orders_its_joints_otherw
         assert not to_robot
 
 
+def test_after_a_long_pause_the_policy_waits_until_somebody_says_go(graph, arm, robot, desk_arm_with):
+    graph.add(GateNode, robot=desk_arm_with(gate={"longest_pause_s": 0.5}))
+    graph.until(lambda: arm.is_measured)
+    policy = graph.talk(JointState, "lam/policy_command")
+    sent = drive(graph, arm, policy, request(robot, [0.2] + [0.0] * 6), count=5)
+    end = time.monotonic() + 1.0
+    graph.until(lambda: time.monotonic() > end)
+    before = len(sent)
+
+    def ask():
+        arm.publish_state(STAMP)
+        policy.publish(request(robot, [0.2] + [0.0] * 6))
+
+    graph.until(lambda: ask() or graph.said("gate", "s; call lam/resume when nobody is in the arm's way")())
+    assert len(sent) == before
+    assert graph.ask(Trigger, "lam/resume").success
+    graph.until(lambda: ask() or len(sent) > before)
+
+
 def test_diagnostics_say_what_is_and_not_what_was(graph, arm, robot, gate):
     policy = graph.talk(JointState, "lam/policy_command")
     drive(graph, arm, policy, request(robot, [0.2] + [0.0] * 6), count=3)
