@@ -129,8 +129,8 @@ class Contract:
         _check_vector("the action", target, self.joints)
 
     def is_foreign(self, names: Sequence[str]) -> bool:
-        """Whether a message names joints, and none of the robot's: a gripper's or a base's on the same topic."""
-        return bool(names) and not set(names) & set(self.joints)
+        """Whether a message names joints, and not all of the robot's: a gripper's or a base's on the same topic."""
+        return bool(names) and not set(self.joints) <= set(names)
 
     def in_order(self, names: Sequence[str], values: Sequence[float], source: str) -> np.ndarray:
         """Put named joint values into the robot's order; joints it does not name are ignored.
@@ -152,7 +152,7 @@ class Contract:
             if missing:
                 raise ContractError(
                     f"{source} lacks {', '.join(missing)}; it has {_first(names) or 'no joints'}. "
-                    "Check the joint names in the robot YAML and at the source."
+                    "Check the joint names in the robot YAML and at the source; all of them come in one message."
                 )
             values = [values[index[joint]] for joint in self.joints]
         ordered = np.asarray(values, dtype=np.float32)

@@ -358,7 +358,7 @@ def test_a_dataset_of_another_robot_is_refused(recording: Any, robot: RobotConfi
 
 
 def test_a_demonstration_outlives_a_change_of_limits(recording: Any, robot: RobotConfig) -> None:
-    careful = dataclasses.replace(robot, gate=dataclasses.replace(robot.gate, staleness_s=0.05))
+    careful = dataclasses.replace(robot, gate=dataclasses.replace(robot.gate, staleness_s=0.1))
     assert len(load_dataset([recording.usual(20).sealed("success")], careful, SIZE).demonstrations) == 1
 
 
