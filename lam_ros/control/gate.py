@@ -244,18 +244,12 @@ class Gate:
         """Whether an arm can be there, after where it was before; ``_implausible`` says why not."""
         if position.shape != self._rules.limits.lower.shape:
             return False
-        far = self._far_outside(position)
+        far = self._rules.limits.far_outside(position)
         if far is not None:
             self._implausible = f"joint {self._name(far)} is measured at {self._outside(far, position)}"
         else:
             self._implausible = self._leaps.found(position, now_ns)
         return not self._implausible
-
-    def _far_outside(self, position: np.ndarray) -> int | None:
-        """The first joint that is beyond its limits by more than their width, where no arm can be: another unit."""
-        lower, upper = self._rules.limits.lower, self._rules.limits.upper
-        far = ~(np.maximum(lower - position, position - upper) <= upper - lower)  # so that NaN is far
-        return int(np.argmax(far)) if np.any(far) else None
 
     def _outside(self, joint: int, position: np.ndarray) -> str:
         lower, upper = self._rules.limits.lower[joint], self._rules.limits.upper[joint]
@@ -371,7 +365,7 @@ class Gate:
         joints = self._rules.limits.lower.shape
         if request.target.shape != joints or not np.isfinite(request.target).all():
             return f"a request of {request.driver.value} is not {joints[0]} finite positions."
-        far = self._far_outside(request.target)
+        far = self._rules.limits.far_outside(request.target)
         if far is not None:
             return f"{request.driver.value} asks joint {self._name(far)} for {self._outside(far, request.target)}"
         if self._implausible:

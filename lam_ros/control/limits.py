@@ -49,6 +49,11 @@ class MotionLimits:
         """How long the slowest joint takes from full speed to rest, whatever its acceleration is as it begins."""
         return float(np.max(self.velocity / self.acceleration + 2.0 * self.acceleration / self.jerk))
 
+    def far_outside(self, position: np.ndarray) -> int | None:
+        """The first joint that is beyond its limits by more than their width, where no arm can be: another unit."""
+        far = ~(np.maximum(self.lower - position, position - self.upper) <= self.upper - self.lower)  # so that NaN is
+        return int(np.argmax(far)) if np.any(far) else None
+
     def within_urdf(self, robot: RobotConfig, urdf: Path) -> MotionLimits:
         """These limits, narrowed to the URDF's; raises ConfigError as ``of``."""
         joints = moving_joints(read_urdf(urdf))

@@ -130,6 +130,8 @@ class Approach:
 
     def target(self, leader: np.ndarray, arm: np.ndarray, now_ns: int) -> np.ndarray:
         """Where (J,) the arm is to go now, from where it stood (J,) at the beginning."""
+        if self._limits.far_outside(leader) is not None:
+            return leader  # the gate says what is wrong
         leader = np.clip(leader, self._limits.lower, self._limits.upper)
         if self._has_caught_up:
             return leader

@@ -13,6 +13,7 @@ from rclpy.node import Node
 from lam_ros.config import RobotConfig
 
 JOINTS = "joints"
+PARTLY = "allow_partial_joints_goal"
 BEGINS = ("interpolate_from_desired_state", "open_loop_control")  # one and the same; the second before Jazzy
 ANSWER_S = 2.0  # a controller that does not answer for so long is taken as it is
 
@@ -42,8 +43,8 @@ class Controller:
         if self._client is None or self._asked_s is not None or not self._client.service_is_ready():
             return
         self._asked_s = time.monotonic()
-        self._awaited = {JOINTS, *BEGINS}
-        for name in (JOINTS, *BEGINS):
+        self._awaited = {JOINTS, PARTLY, *BEGINS}
+        for name in (JOINTS, PARTLY, *BEGINS):
             answer = self._client.call_async(GetParameters.Request(names=[name]))
             answer.add_done_callback(partial(self._answered, name))
 
@@ -65,14 +66,24 @@ class Controller:
 
     @property
     def disorder(self) -> str:
-        """What is wrong with its joints, in words: an array names none, and each would get another's position."""
+        """Where numbers without names would reach other joints than they are for, in words; empty where they do not."""
         joints, own = self._values.get(JOINTS), self._robot.joint_names
-        if not joints or joints == own:
+        if self._robot.command.type != "multi_array" or not joints or joints == own:
             return ""
-        if self._robot.command.type == "multi_array":
-            return f"{self.name} takes numbers for {', '.join(joints)}; the robot YAML's order is {', '.join(own)}."
-        if set(joints) != set(own):
-            return f"{self.name} drives {', '.join(joints)}, the robot YAML {', '.join(own)}: it refuses such commands."
+        return f"{self.name} takes numbers for {', '.join(joints)}; the robot YAML's order is {', '.join(own)}."
+
+    @property
+    def refusal(self) -> str:
+        """Why it refuses trajectories of the robot's joints, in words; empty where it does not."""
+        joints, own = self._values.get(JOINTS), self._robot.joint_names
+        if self._robot.command.type != "joint_trajectory" or not joints:
+            return ""
+        lacks = [name for name in own if name not in joints]
+        if lacks:
+            return f"{self.name} does not drive {', '.join(lacks)}, and refuses commands that name it"
+        more = [name for name in joints if name not in own]
+        if more and not self._values.get(PARTLY):
+            return f"{self.name} drives {', '.join(more)} too, and refuses commands without it ({PARTLY} is not true)"
         return ""
 
     @property

@@ -191,8 +191,15 @@ class DoctorNode(PlainNode):
             yield Finding(
                 "failure",
                 controller.disorder,
-                "each joint would go where another should, or none would move.",
-                f"ros2 param get {controller.name} joints; bring `joints` in the robot YAML into that order",
+                "each joint would go where another should: the gate does not command it.",
+                "bring `joints` in the robot YAML into the controller's order",
+            )
+        if controller.refusal:
+            yield Finding(
+                "failure",
+                controller.refusal,
+                "nothing moves.",
+                f"ros2 param get {controller.name} joints; name the same in the robot YAML",
             )
         if controller.begins_from_measured:
             yield Finding(

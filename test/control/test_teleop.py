@@ -7,7 +7,7 @@ import pytest
 
 from lam_ros.config import JoyConfig, LeaderConfig, RobotConfig, from_mapping
 from lam_ros.control.limits import MotionLimits
-from lam_ros.control.teleop import KEY_PAIRS, JoyJog, KeyboardJog, LeaderArm
+from lam_ros.control.teleop import APPROACH, KEY_PAIRS, Approach, JoyJog, KeyboardJog, LeaderArm
 from lam_ros.errors import ConfigError, ContractError
 
 
@@ -116,3 +116,17 @@ def test_a_leader_leads_joint_by_joint(robot: RobotConfig) -> None:
 def test_a_gamepad_described_wrongly_is_an_error(given: dict[str, object], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         from_mapping(JoyConfig, given)
+
+
+def test_a_leader_in_another_unit_is_left_to_the_gate_to_refuse(robot: RobotConfig) -> None:
+    approach, arm = Approach(MotionLimits.of(robot)), np.zeros(7)
+    degrees = np.full(7, 57.0)
+    for now_s in range(3):
+        np.testing.assert_array_equal(approach.target(degrees, arm, now_s * 10**9), degrees)
+    slightly = robot.position_limits[1] * 1.1
+    targets = [approach.target(slightly, arm, (3 + i) * 10**9) for i in range(20)]
+    np.testing.assert_array_equal(targets[0], arm)
+    np.testing.assert_allclose(
+        targets[1] - targets[0], np.minimum(APPROACH * robot.velocity_limits, robot.position_limits[1])
+    )
+    np.testing.assert_allclose(targets[-1], robot.position_limits[1])

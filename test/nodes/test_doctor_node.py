@@ -55,19 +55,25 @@ def test_a_robot_that_delivers_is_well_and_frames_cross_processes(graph, arm, ro
     assert re.search(r"camera wrist: probe hands frames of 28 KB over in \d+ KB of sh", told(doctor, "warning"))
 
 
-def test_a_controller_of_other_joints_or_that_begins_from_the_measured_state_is_told(graph, desk_arm_with, controller):
+def test_a_controller_of_other_joints_or_that_begins_from_the_measured_state_is_told(
+    graph, robot, desk_arm_with, controller
+):
     controller("arm_controller", joints=["waist"], interpolate_from_desired_state=False)
-    controller("good_controller", joints=["waist"], interpolate_from_desired_state=True, open_loop_control=False)
+    more = {"joints": [*robot.joint_names, "lift"], "open_loop_control": False}
+    controller("strict_controller", interpolate_from_desired_state=True, **more)
+    controller("lenient_controller", interpolate_from_desired_state=True, allow_partial_joints_goal=True, **more)
 
     def doctor(name):
         return graph.add(DoctorNode, robot=desk_arm_with(command={"topic": f"{name}/joint_trajectory"}))
 
     node = doctor("arm_controller")
     graph.until(lambda: "/arm_controller begins each motion where the arm is measured" in told(node, "warning"))
-    graph.until(lambda: "/arm_controller drives waist, the robot YAML waist, shoulder" in told(node, "failure"))
-    node = doctor("good_controller")
-    graph.until(lambda: "/good_controller drives waist" in told(node, "failure"))
-    graph.until(lambda: not node._controller.is_awaited)
+    graph.until(lambda: "/arm_controller does not drive shoulder, elbow" in told(node, "failure"))
+    node = doctor("strict_controller")
+    graph.until(lambda: "/strict_controller drives lift too, and refuses commands" in told(node, "failure"))
+    node = doctor("lenient_controller")
+    graph.until(lambda: node._controller._asked_s and not node._controller._awaited)
+    assert "lenient_controller" not in told(node, "failure")
     assert "begins each motion" not in told(node, "warning")
 
 
