@@ -189,13 +189,17 @@ def evaluate(
     from lam_ros.policy.checkpoint import read_info
 
     with friendly_errors():
-        read_info(checkpoint)
+        contract = read_info(checkpoint).contract
+        if against is not None:  # before an hour of episodes
+            contract.check_same(read_info(against).contract)
         cameras = load_robot(robot).cameras
         if black_camera not in ("", ALL, *cameras):
             raise ConfigError(f"--black-camera is {black_camera}; the robot's are {', '.join(cameras)}, or `{ALL}`.")
         perturbation = Perturbation(delay, drop, light, camera_shift, black_camera)
         if not core and (against or cluster or films or perturbation != Perturbation(black_camera=black_camera)):
             raise ConfigError("--against, --cluster, --films and perturbations other than --black-camera need --core.")
+        if not core and workers > 1:
+            raise ConfigError("--workers needs --core: nodes perform one episode at a time.")
         if core and simulator != "embedded":
             raise ConfigError("--core is the embedded simulator without ROS; leave out --core to perform in Gazebo.")
         seeds = range(seed, seed + episodes)
@@ -229,7 +233,13 @@ def evaluate(
             return performance.evaluation
 
         evaluation = performed(checkpoint, f"performing {task}")
-        found = {"checkpoint": str(checkpoint), "task": task, **steps.evaluation_json(evaluation)}
+        found = {
+            "checkpoint": str(checkpoint),
+            "task": task,
+            "through": "core" if core else "nodes",
+            "perturbation": dataclasses.asdict(perturbation),
+            **steps.evaluation_json(evaluation),
+        }
         _say(evaluation, "")
         if against is not None:
             other = performed(against, f"{against.name}")
@@ -270,7 +280,7 @@ def inspect(
     Exit code 1 where something is wrong.
     """
     from lam_ros.cli import steps
-    from lam_ros.demonstrations.alignment import load_dataset
+    from lam_ros.demonstrations.alignment import load_dataset, usable
     from lam_ros.learning.diagnosis import diagnose
     from lam_ros.policy.checkpoint import load_policy
 
@@ -278,7 +288,7 @@ def inspect(
         policy = load_policy(checkpoint, load_robot(robot))
         with progress() as display:
             bars = TrainingBars(display)
-            episodes = steps.episodes_of(data)[-limit:]
+            episodes = usable(steps.episodes_of(data), load_robot(robot))[-limit:]
             size = policy.runtime.config.image_size
             dataset = load_dataset(episodes, load_robot(robot), size, report=bars.loaded)
             findings = diagnose(policy.runtime, dataset.demonstrations)

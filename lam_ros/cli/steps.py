@@ -19,7 +19,7 @@ from lam_ros.cli.console import isolated_ros, log_to
 from lam_ros.config import RobotConfig, load_robot
 from lam_ros.contract import Observation
 from lam_ros.control.latency import Delay
-from lam_ros.demonstrations.alignment import load_dataset
+from lam_ros.demonstrations.alignment import load_dataset, usable
 from lam_ros.demonstrations.dataset import Dataset, chunk_targets, mixed, ways
 from lam_ros.demonstrations.episode import Episode, list_episodes
 from lam_ros.demonstrations.remote import is_remote, local_copy
@@ -247,7 +247,7 @@ def load_data(
     if weights and (len(weights) != len(folders) or min(weights) <= 0):
         raise ConfigError(f"there are {len(weights)} weights for {len(folders)} folders; give each one, above 0.")
     parts = [
-        load_dataset(found[: limit or None], robot, config.policy.image_size, report=loaded)
+        load_dataset(usable(found, robot)[: limit or None], robot, config.policy.image_size, report=loaded)
         for found in map(episodes_of, folders)
     ]
     return mixed(parts, weights)
@@ -336,8 +336,13 @@ def export_policy(
     from lam_ros.policy.checkpoint import load_network, load_runtime, save_exported
     from lam_ros.policy.export import FLOAT_TOLERANCE, INT8_TOLERANCE, export_graphs, parity, quantise
 
+    if out.suffix != ".safetensors" or out.resolve() == checkpoint.resolve():
+        raise ConfigError(
+            f"--out is {out}; name another .safetensors file than the checkpoint, which it cannot replace."
+        )
     network, info = load_network(checkpoint)
-    chosen = load_dataset(episodes_of(data)[:EXPORT_EPISODES], load_robot(robot), info.policy.image_size)
+    described = load_robot(robot)
+    chosen = load_dataset(usable(episodes_of(data), described)[:EXPORT_EPISODES], described, info.policy.image_size)
     info.contract.check_same(chosen.contract)
     note("graphs")
     graphs = export_graphs(network)

@@ -255,6 +255,12 @@ def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], com
     for noun, found in (("images", frames), ("joint states", states), ("commands", commands)):
         if not found and (noun != "commands" or command_topic):
             raise EpisodeError(f"{episode.folder} holds no {noun}; see `lam episodes list` for its topics.")
+    silent = [camera for camera in contract.cameras if not any(name == camera for _, name, _ in frames)]
+    if silent:
+        raise EpisodeError(
+            f"{episode.folder} holds no images of {', '.join(silent)}, which the robot YAML names; leave out "
+            "the camera there, or this episode."
+        )
     history = StateHistory(robot.joint_states, keep=len(states))
     for stamp, state in sorted(states, key=lambda entry: entry[0]):
         history.push(stamp, state)
@@ -273,7 +279,7 @@ def align(episode: Episode, robot: RobotConfig, image_size: tuple[int, int], com
     stamps, drivers, targets = zip(*sorted(driven, key=lambda c: c[0]), strict=True) if driven else ((), (), ())
     in_force = _Commands(stamps, targets, drivers)
     rows, refusal = [], ""
-    for tick, following in zip(ticks, [*ticks[1:], None], strict=True):
+    for tick, following in zip(ticks, [*ticks[1:], None][: len(ticks)], strict=True):
         end = following.clock_ns if following else tick.clock_ns + seconds_to_ns(1.0 / robot.policy.rate_hz)
         try:
             state = history.at(tick.stamp_ns)

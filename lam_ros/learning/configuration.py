@@ -33,7 +33,8 @@ class TrainConfig:
         together_rate: its peak in stage three.
         weight_decay: of AdamW.
         clip_norm: gradients are scaled down to this norm.
-        ema: the weights that count are an exponential moving average with this decay a step; 0 for the last ones.
+        ema: the weights that count are an exponential moving average with this decay a step, less in the first steps; 0
+            for the last ones.
         patience: a stage ends after so many epochs (50 steps) without a better validation loss, and keeps its best
             weights; 0 never.
         validation_share: share of the episodes held out.
@@ -108,6 +109,9 @@ class TrainConfig:
             raise ConfigError("learning_rate, together_rate, clip_norm and corrections must be above 0.")
         if not 0 <= self.seed < 2**32 or self.weight_decay < 0.0:
             raise ConfigError("seed must be from 0 to 2^32 - 1, and weight_decay must not be negative.")
+        weights = (self.way_weight, self.destination_weight, self.contact_weight, self.time_weight)
+        if min(*weights, self.state_noise, self.feature_noise) < 0.0:
+            raise ConfigError("weights of questions, state_noise and feature_noise must not be negative.")
         for name in ("ema", "state_dropout", "camera_dropout", "feature_dropout", "memory_dropout", "erase"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be from 0 to below 1.")

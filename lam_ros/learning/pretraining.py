@@ -23,7 +23,7 @@ from lam_ros.demonstrations.dataset import Dataset
 from lam_ros.errors import TrainingError
 from lam_ros.learning.configuration import TrainConfig
 from lam_ros.learning.precision import faster_precision
-from lam_ros.learning.progress import Progress, Report, prepared_logging
+from lam_ros.learning.progress import Progress, Report, fit, prepared_logging
 from lam_ros.policy.checkpoint import save_perception
 from lam_ros.policy.perception import Perception
 
@@ -145,7 +145,7 @@ def pretrain(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(stage, pairs)
+    fit(trainer, stage, pairs)
     figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
     save_perception(out, perception, dataset.contract, config.policy)
     return figures

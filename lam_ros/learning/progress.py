@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -31,3 +32,21 @@ def prepared_logging() -> None:
     for noisy in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning.*")
+
+
+def fit(trainer: lightning.Trainer, stage: lightning.LightningModule, *given: Any, **options: Any) -> None:
+    """Lightning's ``fit``, after which Ctrl-C is heard as before: it answers it with SystemExit, and ignores the next.
+
+    Raises:
+        KeyboardInterrupt: it was pressed.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(stage, *given, **options)
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if trainer.interrupted:
+        raise KeyboardInterrupt

@@ -33,13 +33,22 @@ FEATURE_DRAWS = 1 << 31  # apart from the draws of `randomness`; a generator tak
 class Stage(lightning.LightningModule):
     """What the stages share: optimiser, schedule, randomness that follows from the step, and the data."""
 
-    def __init__(self, network: PolicyNetwork, config: TrainConfig, steps: int, rate: float, validation: Frames):
+    def __init__(
+        self,
+        network: PolicyNetwork,
+        config: TrainConfig,
+        steps: int,
+        rate: float,
+        training: Frames,
+        validation: Frames,
+    ) -> None:
         super().__init__()
         self.settings = config
         self.normaliser = network.normaliser
         self._steps, self._rate = steps, rate
         self._warm_up = max(1, min(WARM_UP_STEPS, round(WARM_UP_SHARE * steps)))
-        self._validation = validation
+        self._training, self._validation = training, validation
+        self._usual_length = sum(training.lengths) / len(training.lengths)  # ticks, the unit of the time to go
         self.steps_per_epoch = STEPS_PER_EPOCH
 
     def _schedule(self, step: int) -> float:
@@ -107,8 +116,7 @@ class Stage(lightning.LightningModule):
         contact = self.normaliser.state(frames.contact[index].to(self.device))
         way = frames.way[index].to(self.device).unflatten(-1, (-1, joints))
         way = self.normaliser.state(way).flatten(-2)
-        usual = sum(frames.lengths) / len(frames.lengths)
-        time_to_go = (frames.time_to_go[index].to(self.device) / usual)[..., None]
+        time_to_go = (frames.time_to_go[index].to(self.device) / self._usual_length)[..., None]
         return torch.cat([destination, contact, way, time_to_go], -1)
 
 
@@ -141,11 +149,10 @@ class PerceptionStage(Stage):
     """Stage one."""
 
     def __init__(self, network: PolicyNetwork, config: TrainConfig, training: Frames, validation: Frames) -> None:
-        super().__init__(network, config, config.perception_steps, config.learning_rate, validation)
+        super().__init__(network, config, config.perception_steps, config.learning_rate, training, validation)
         self.perception = network.perception
         self.action = network.action
         self.action.lstm.requires_grad_(False)
-        self._training = training
         inputs = len(network.contract.cameras) * network.perception.features
         self.hindsight = Hindsighted(inputs, training.state.shape[1], config)
 
@@ -194,9 +201,8 @@ class EpisodeStage(Stage):
         training: Frames,
         validation: Frames,
     ) -> None:
-        super().__init__(network, config, steps, rate, validation)
+        super().__init__(network, config, steps, rate, training, validation)
         self.action = network.action
-        self._training = training
         self._hidden: Hidden | None = None
         # By how far joints go, also where targets are absolute, which are normalised by where joints are.
         self._way = torch.from_numpy(ways(training.state.numpy(), training.targets[:, :1].numpy())[0])
@@ -254,11 +260,14 @@ class EpisodeStage(Stage):
         loss = self.head_loss(head, context, target, noise, is_shared=False)
         moving = mask * self.is_moving(frames, window.index).to(self.device)
         figures = {
-            "val_loss": masked_mean(loss, mask),
-            "val_loss_moving": masked_mean(loss, moving),
-            "val_accuracy": masked_mean(head.accuracy(context, target), mask),
+            "val_loss": (loss, mask),
+            "val_loss_moving": (loss, moving),
+            "val_accuracy": (head.accuracy(context, target), mask),
         }
-        self.log_dict(figures, batch_size=len(window.index))
+        for name, (values, counts) in figures.items():
+            ticks = int(counts.sum())
+            if ticks:  # else there is nothing to have a mean of, and 0 would be a perfect one
+                self.log(name, masked_mean(values, counts), batch_size=ticks)
 
 
 class ActionStage(EpisodeStage):

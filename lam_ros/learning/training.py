@@ -11,9 +11,8 @@ import json
 import logging
 import math
 import os
-import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch import Tensor
@@ -31,7 +30,7 @@ from lam_ros.errors import TrainingError
 from lam_ros.learning.batches import EpisodesInOrder, Frames, InOrder, Shuffled, Windows
 from lam_ros.learning.configuration import TrainConfig
 from lam_ros.learning.precision import faster_precision
-from lam_ros.learning.progress import Progress, Report, prepared_logging
+from lam_ros.learning.progress import Progress, Report, fit, prepared_logging
 from lam_ros.learning.stages import STEPS_PER_EPOCH, ActionStage, PerceptionStage, Stage, TogetherStage
 from lam_ros.policy.checkpoint import CheckpointInfo, digest, load_network, load_perception, save_checkpoint
 from lam_ros.policy.perception import Perception
@@ -119,7 +118,7 @@ def _fit(
     epochs, best = _Epochs(batches), None
     callbacks: list[Callback] = [epochs, Progress(name, steps, report)]
     if settings.ema:
-        callbacks.append(EMAWeightAveraging(decay=settings.ema))
+        callbacks.append(WeightAveraging(avg_fn=averaging(settings.ema)))
     if settings.patience:
         # At a training epoch's end a resumed run has no validation loss yet.
         callbacks.append(EarlyStopping("val_loss", patience=settings.patience, check_on_train_epoch_end=False))
@@ -143,18 +142,11 @@ def _fit(
         num_nodes=max(1, world // local),
     )
     last = folder / name / "last.ckpt"
-    handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(stage, batches, validation, ckpt_path=last if last.is_file() else None, weights_only=True)
-    except SystemExit:  # how Lightning answers Ctrl-C, which it ignores from then on
-        if not trainer.interrupted:
-            raise
+        fit(trainer, stage, batches, validation, ckpt_path=last if last.is_file() else None, weights_only=True)
     finally:
-        signal.signal(signal.SIGINT, handler)
         if is_first:
             curve.join()
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
     if is_first:  # held-out episodes were perhaps last looked at before this run went on
         figures = {**curve.at(trainer.global_step, curve.names), **figures}
@@ -295,6 +287,20 @@ def _check(dataset: Dataset) -> None:
         )
 
 
+def averaging(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """How an average takes up the weights after a step: d average + (1 - d) weights, where d grows to ``decay``.
+
+    After n steps d is at most (1 + n) / (10 + n), as in TensorFlow's ExponentialMovingAverage: a short stage's average
+    would else be mostly of the weights that it began with.
+    """
+
+    def average(averaged: Tensor, weights: Tensor, steps: Tensor | int) -> Tensor:
+        n = int(steps)
+        return averaged + (1.0 - min(decay, (1 + n) / (10 + n))) * (weights - averaged)
+
+    return average
+
+
 def _warn_of_gap(name: str, figures: dict[str, float], head: str) -> None:
     trained, held_out = figures.get("loss", math.nan), figures.get("val_loss", math.nan)
     # gmm's loss is the logarithm of a likelihood, whose ratio counts, and is negative where it fits.
@@ -362,6 +368,10 @@ def train(
         Frames.of(part, config.policy.chunk, config.corrections)
         for part in dataset.split(config.validation_share, config.seed)
     )
+    if config.patience and not validation.taught.any():
+        raise TrainingError(
+            "in no held-out episode a human drove, and patience has nothing to look at; give more, or patience: 0."
+        )
     if start is None:
         network = PolicyNetwork(config.policy, dataset.contract)
         network.normaliser.fit(training.state, training.targets)
@@ -383,7 +393,7 @@ def train(
     seconds: dict[str, float] = {}
     figures: dict[str, float] = {}
 
-    def fit(stage: Stage, name: str, steps: int, batches: Batches, held_out: InOrder | EpisodesInOrder) -> None:
+    def learn(stage: Stage, name: str, steps: int, batches: Batches, held_out: InOrder | EpisodesInOrder) -> None:
         began = time.perf_counter()
         arithmetic = "float32" if name == "action" else precision  # the LSTM gains nothing
         found = _fit(stage, name, steps, batches, held_out, folder, arithmetic, report)
@@ -391,7 +401,7 @@ def train(
         seconds[f"{name}_seconds"] = time.perf_counter() - began
         figures.update({f"{name}_{key}": value for key, value in found.items()})
 
-    fit(
+    learn(
         PerceptionStage(network, config, training, validation),
         "perception",
         config.perception_steps,
@@ -416,11 +426,11 @@ def train(
     views = torch.stack([_features(network, training, view, config) for view in range(config.views)])
     unseen = _features(network, validation, 0, config)
     action = ActionStage(network, config, training, validation, views, unseen)
-    fit(action, "action", config.action_steps, windows(config.action_batch, config.action_steps), held_out)
+    learn(action, "action", config.action_steps, windows(config.action_batch, config.action_steps), held_out)
     if config.together_steps:
         together = TogetherStage(network, config, training, validation)
         batches = windows(config.together_batch, config.together_steps)
-        fit(together, "together", config.together_steps, batches, held_out)
+        learn(together, "together", config.together_steps, batches, held_out)
     figures = {
         "episodes": float(len(dataset.demonstrations)),
         "ticks": float(len(training.state) + len(validation.state)),

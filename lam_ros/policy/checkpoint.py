@@ -183,7 +183,9 @@ def _check_shapes(path: Path, info: CheckpointInfo) -> None:
     a file of a few bytes may ask for terabytes."""
     # Many of timm's backbones cannot be made without memory; what else there is, is as large with any of them.
     is_timm = info.policy.encoder.startswith("timm:")
-    config = dataclasses.replace(info.policy, encoder="resnet18", normalisation="none") if is_timm else info.policy
+    config = info.policy
+    if is_timm:  # a size that the other takes
+        config = dataclasses.replace(config, encoder="resnet18", normalisation="none", image_size=(224, 224))
     with torch.device("meta"):
         network = PolicyNetwork(config, info.contract)
     wanted = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}

@@ -357,6 +357,12 @@ def test_a_dataset_of_another_robot_is_refused(recording: Any, robot: RobotConfi
         load_dataset([recording.usual(20).sealed()], other, SIZE)
 
 
+def test_a_camera_that_an_episode_does_not_hold_is_named(recording: Any, robot: RobotConfig) -> None:
+    renamed = {"front": robot.cameras["front"], "side": dataclasses.replace(robot.cameras["wrist"], topic="side/image")}
+    with pytest.raises(EpisodeError, match="holds no images of side, which the robot YAML names"):
+        load_dataset([recording.usual(20).sealed("success")], dataclasses.replace(robot, cameras=renamed), SIZE)
+
+
 def test_a_demonstration_outlives_a_change_of_limits(recording: Any, robot: RobotConfig) -> None:
     careful = dataclasses.replace(robot, gate=dataclasses.replace(robot.gate, staleness_s=0.1))
     assert len(load_dataset([recording.usual(20).sealed("success")], careful, SIZE).demonstrations) == 1

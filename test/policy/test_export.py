@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from lam_ros.cli.steps import export_policy
 from lam_ros.config import RobotConfig
 from lam_ros.demonstrations.dataset import Dataset
-from lam_ros.errors import CheckpointError, ContractError
+from lam_ros.errors import CheckpointError, ConfigError, ContractError
 from lam_ros.learning.evaluation import EpisodeResult, Evaluation
 from lam_ros.learning.rollouts import Trial
 from lam_ros.policy.checkpoint import (
@@ -185,8 +185,8 @@ def test_a_damaged_missing_or_foreign_graph_is_refused(
 def test_it_is_for_its_robot_alone(file: Path, robot: RobotConfig) -> None:
     import dataclasses
 
-    other = dataclasses.replace(robot, policy=dataclasses.replace(robot.policy, rate_hz=10.0))
-    with pytest.raises(ContractError, match="with rate_hz = 20, this robot has 10"):
+    other = dataclasses.replace(robot, policy=dataclasses.replace(robot.policy, rate_hz=15.0))
+    with pytest.raises(ContractError, match="with rate_hz = 20, this robot has 15"):
         load_policy(file, other)
 
 
@@ -221,6 +221,7 @@ def export_as(
     save_checkpoint(checkpoint, network, info_of(network))
     shown = Dataset(network.contract, "wave", "desk_arm", demonstrate(2), "abc")
     monkeypatch.setattr("lam_ros.cli.steps.episodes_of", lambda data: [])
+    monkeypatch.setattr("lam_ros.cli.steps.usable", lambda episodes, robot: episodes)
     monkeypatch.setattr("lam_ros.cli.steps.load_dataset", lambda *given: shown)
 
     def export(graphs: dict[str, bytes], task: str = "", int8: bool = False) -> list[str]:
@@ -242,6 +243,15 @@ def test_an_export_that_answers_otherwise_is_not_written(
     assert [file.name for file in tmp_path.iterdir()] == ["policy.safetensors"]
     assert "float32: joint targets differ by" in export_as(exported["graphs"])[0]
     assert read_info(tmp_path / "out.safetensors").figures["float32_parity_largest"] < 1e-3
+
+
+def test_an_export_does_not_replace_its_checkpoint(tmp_path: Path) -> None:
+    file = tmp_path / "p.safetensors"
+    file.write_bytes(b"weights")
+    for out in (file, tmp_path / "x" / ".." / "p.safetensors", tmp_path / "p.onnx"):
+        with pytest.raises(ConfigError, match=r"name another [.]safetensors file than the checkpoint"):
+            export_policy(file, out, "demos", "desk_arm", False, "", 20, 1, print)
+    assert file.read_bytes() == b"weights"
 
 
 def test_an_export_that_succeeds_less_often_is_not_written(
