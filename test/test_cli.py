@@ -103,15 +103,18 @@ def test_what_is_read_is_mixed_by_its_weights_and_films_are_all_there_is(
 
     def load(episodes: list[str], *given: Any, **more: Any) -> str:
         asked.append(more)
-        return episodes[0]
+        return ",".join(episodes)
 
-    monkeypatch.setattr(steps, "episodes_of", lambda folder: [f"{folder}/{i}" for i in range(3)])
+    monkeypatch.setattr(steps, "episodes_of", lambda folder: [f"{folder}{i}" for i in range(4)])
+    monkeypatch.setattr(steps, "usable", lambda episodes, robot: episodes[1:])  # the first take failed
     monkeypatch.setattr(steps, "load_dataset", load)
     monkeypatch.setattr(steps, "mixed", lambda parts, weights=(): (parts, weights))
     read: Any = steps.load_data(["a", "b"], [1.0, 2.0], robot, TrainConfig())
-    assert read == (["a/0", "b/0"], [1.0, 2.0])
+    assert read == (["a1,a2,a3", "b1,b2,b3"], [1.0, 2.0])
     steps.load_films(["c"], robot, TrainConfig())
     assert [more.get("films", False) for more in asked] == [False, False, True]
+    first: Any = steps.load_data(["a"], [], robot, TrainConfig(), limit=2)
+    assert first == (["a1,a2"], [])
 
 
 def test_a_full_disk_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

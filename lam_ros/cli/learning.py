@@ -189,9 +189,9 @@ def evaluate(
     from lam_ros.policy.checkpoint import read_info
 
     with friendly_errors():
-        contract = read_info(checkpoint).contract
+        info = read_info(checkpoint)
         if against is not None:  # before an hour of episodes
-            contract.check_same(read_info(against).contract)
+            info.contract.check_same(read_info(against).contract)
         cameras = load_robot(robot).cameras
         if black_camera not in ("", ALL, *cameras):
             raise ConfigError(f"--black-camera is {black_camera}; the robot's are {', '.join(cameras)}, or `{ALL}`.")

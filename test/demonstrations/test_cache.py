@@ -57,7 +57,11 @@ def test_whatever_alignment_depends_on_makes_it_stale(episode: Episode, robot: R
     assert counting.calls == 2  # two sizes live side by side
     cached(episode, robot, SIZE, "lam/command", counting)
     assert counting.calls == 2
-    slower = dataclasses.replace(robot, policy=dataclasses.replace(robot.policy, rate_hz=10.0))
+    slower = dataclasses.replace(
+        robot,
+        policy=dataclasses.replace(robot.policy, rate_hz=10.0),
+        gate=dataclasses.replace(robot.gate, staleness_s=0.2),
+    )
     assert len(cached(episode, slower, SIZE, "lam/command", counting)) < 20
     other = dataclasses.replace(episode.manifest, sha256={"episode_000000_0.mcap": "another"})
     cached(dataclasses.replace(episode, manifest=other), robot, SIZE, "lam/command", counting)

@@ -167,13 +167,13 @@ def test_killing_lam_itself_leaves_no_orphan(watcher, lam_up):
 
 
 def test_a_node_that_cannot_configure_says_why(domain, restless, desk_arm_with):
-    other = desk_arm_with(policy={"rate_hz": 10.0})
+    other = desk_arm_with(policy={"rate_hz": 15.0})
     command = [sys.executable, "-m", "lam_ros.cli.main", "up", "deploy", "--simulated"]
     ended = subprocess.run(
         [*command, "--robot", other, "--checkpoint", str(restless)], capture_output=True, text=True, timeout=120
     )
     assert ended.returncode == 1
-    assert "rate_hz = 20, this robot has 10" in ended.stdout.replace("\n", " ")
+    assert "rate_hz = 20, this robot has 15" in ended.stdout.replace("\n", " ")
 
 
 def test_an_arm_held_as_astray_fails_its_episode_and_the_next_one_goes_on(domain, robot, desk_arm_with, tmp_path):

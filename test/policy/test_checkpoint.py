@@ -84,7 +84,7 @@ def larger_images(robot: RobotConfig) -> RobotConfig:
 
 
 def other_rate(robot: RobotConfig) -> RobotConfig:
-    return dataclasses.replace(robot, policy=dataclasses.replace(robot.policy, rate_hz=10.0))
+    return dataclasses.replace(robot, policy=dataclasses.replace(robot.policy, rate_hz=15.0))
 
 
 def other_unit(robot: RobotConfig) -> RobotConfig:
@@ -100,7 +100,7 @@ def other_unit(robot: RobotConfig) -> RobotConfig:
         (other_unit, r"with units = "),
         (one_camera, r"with cameras = \[front, wrist\], this robot has \[front\]"),
         (larger_images, r"with image_sizes = \[96x96, 96x96\], this robot has \[128x96"),
-        (other_rate, r"with rate_hz = 20, this robot has 10"),
+        (other_rate, r"with rate_hz = 20, this robot has 15"),
     ],
 )
 def test_another_robot_is_refused_by_the_field_that_differs(
