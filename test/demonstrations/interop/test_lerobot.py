@@ -144,8 +144,8 @@ def test_nothing_is_overwritten_and_nothing_half_is_left(
 
 
 def test_a_rate_that_is_no_whole_number_is_refused(episodes: list[Episode], robot: RobotConfig, tmp_path: Path) -> None:
-    odd = dataclasses.replace(robot, policy=dataclasses.replace(robot.policy, rate_hz=12.5))
-    with pytest.raises(EpisodeError, match=r"whole frames a second; policy\.rate_hz is 12\.5"):
+    odd = dataclasses.replace(robot, policy=dataclasses.replace(robot.policy, rate_hz=17.5))
+    with pytest.raises(EpisodeError, match=r"whole frames a second; policy\.rate_hz is 17\.5"):
         export_lerobot(episodes, odd, tmp_path / "lerobot")
 
 
