@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lam_ros.config import GateConfig, RobotConfig, WorkspaceConfig
 from lam_ros.control.gate import CATCHING_UP, Driver, Gate, Request, Rules, Sent, Trespass
 from lam_ros.control.limits import MotionLimiter, MotionLimits
 from lam_ros.errors import LimitError
+from lam_ros.share import share_path
 
 STALENESS_S = 0.15
 LIMITS = MotionLimits(
@@ -230,6 +232,32 @@ def test_after_a_human_the_policy_waits_where_it_is_told_to() -> None:
         assert gate.refusal == "a human drove and has let go; call lam/resume to let the policy go on."
     gate.orders.human_drove = False
     assert ask(gate, Driver.POLICY, 3.0) is not None
+
+
+def test_a_joint_measured_where_no_arm_can_be_moves_nothing_and_holds_what_moves(gate: Gate) -> None:
+    degrees = np.array([11.5, -17.2])
+    gate.measured(degrees, ns(0.0))
+    assert ask(gate, Driver.TELEOP, 0.0) is None
+    assert gate.refusal == "joint 0 is measured at 11.5, far outside -1 to 1; check its unit and zero."
+    last_s = drive(gate, 0.2, driver=Driver.TELEOP)
+    gate.measured(degrees, ns(last_s + 0.01))
+    sent = gate.tick(ns(last_s + 0.02))
+    assert sent is not None
+    assert sent.driver is Driver.HOLD
+    assert "far outside" in gate.refusal
+
+
+def test_the_rules_are_the_robot_yamls(robot: RobotConfig) -> None:
+    given = GateConfig(staleness_s=0.2, ramp_s=0.4, after_teleop="hold", longest_pause_s=5.0)
+    rules = Rules.of(replace(robot, gate=given), share_path("config/desk_arm.yaml"))
+    assert (rules.staleness_s, rules.ramp_s, rules.waits_after_teleop, rules.pause_ns) == (0.2, 0.4, True, ns(5.0))
+    np.testing.assert_array_equal(rules.following, robot.following_errors)
+    assert (rules.joints, rules.oldest_ns) == (robot.joint_names, ns(robot.oldest_image_s))
+    assert rules.workspace is None
+    boxed = replace(given, workspace=WorkspaceConfig(z=(0.1, 0.5)), longest_pause_s=0.0)
+    rules = Rules.of(replace(robot, gate=boxed), share_path("config/desk_arm.yaml"))
+    assert rules.workspace is not None
+    assert rules.pause_ns is None
 
 
 def test_after_a_long_pause_the_policy_waits_for_a_word() -> None:

@@ -165,3 +165,46 @@ def test_a_motion_that_is_not_finite_is_an_error(limiter: MotionLimiter) -> None
     broken = Motion(np.array([np.nan, 0.0]), np.zeros(2), np.zeros(2))
     with pytest.raises(LimitError):
         limiter.towards(broken, np.zeros(2), 0.02)
+
+
+STEP_S = 0.01
+RESTING = Motion.at_rest((LIMITS.lower + LIMITS.upper) / 2)
+
+
+@pytest.mark.parametrize(
+    ("before", "change", "left"),
+    [
+        (RESTING, {}, ""),
+        (Motion.at_rest(LIMITS.upper), {"position": 0.001}, "position"),
+        (Motion.at_rest(LIMITS.lower), {"position": -0.001}, "position"),
+        (Motion.at_rest(LIMITS.upper + 0.1), {"position": -0.001}, ""),  # found outside, it comes back
+        (Motion.at_rest(LIMITS.upper + 0.1), {"position": 0.001}, "position"),
+        (RESTING, {"position": 1.01 * STEP_S * LIMITS.velocity}, "velocity"),
+        (RESTING, {"velocity": 1.01 * STEP_S * LIMITS.acceleration}, "acceleration"),
+        (RESTING, {"acceleration": 1.01 * STEP_S * LIMITS.jerk}, "jerk"),
+        (RESTING, {"position": float("nan")}, "position, velocity"),
+    ],
+)
+def test_a_step_is_checked_however_it_was_found(
+    before: Motion, change: dict[str, float | np.ndarray], left: str
+) -> None:
+    after = Motion(
+        before.position + change.get("position", 0.0),
+        before.velocity + change.get("velocity", 0.0),
+        before.acceleration + change.get("acceleration", 0.0),
+    )
+    limiter = MotionLimiter(LIMITS)
+    if not left:
+        limiter.check(before, after, STEP_S)
+        return
+    with pytest.raises(LimitError, match=f"limits of {left}; it is not sent"):
+        limiter.check(before, after, STEP_S)
+
+
+def test_what_the_solver_finds_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: object) -> None:
+        raise LimitError("checked.")
+
+    monkeypatch.setattr(MotionLimiter, "check", refuse)
+    with pytest.raises(LimitError, match="checked"):
+        MotionLimiter(LIMITS).towards(RESTING, LIMITS.upper, STEP_S)

@@ -17,6 +17,7 @@ from std_msgs.msg import Bool, Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from lam_ros.contract import Action
 from lam_ros.nodes.base import OK, WARN, ns_to_stamp, publishers_of, stamp_to_ns
 from lam_ros.nodes.gate import GateNode
 from lam_ros.nodes.middleware import RESTARTS
@@ -345,6 +346,30 @@ def test_numbers_without_names_go_to_no_controller_that_orders_its_joints_otherw
     else:
         graph.until(lambda: ask() or graph.said("gate", "/forward_position_controller takes numbers for elbow, ")())
         assert not to_robot
+
+
+def test_a_gate_that_is_not_active_moves_nothing_and_false_releases_no_stop(graph, arm, robot, gate):
+    policy, sent = graph.talk(JointState, "lam/policy_command"), graph.listen(JointState, "lam/command")
+    assert gate.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+
+    def ask():
+        arm.publish_state(STAMP)
+        policy.publish(request(robot, [0.02] * 7))
+        graph.executor.spin_once(timeout_sec=0.01)
+
+    for _ in range(30):
+        ask()
+    gate.take(Action(np.full(7, 0.02, np.float32), STAMP))
+    assert not sent
+    assert gate.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    button = graph.talk(Bool, "lam/estop", STREAM)
+    button.publish(Bool(data=True))
+    graph.until(lambda: gate._orders.is_stopped)
+    for _ in range(10):
+        button.publish(Bool(data=False))
+        ask()
+    assert gate._orders.is_stopped
+    assert not sent
 
 
 def test_after_a_long_pause_the_policy_waits_until_somebody_says_go(graph, arm, robot, desk_arm_with):
