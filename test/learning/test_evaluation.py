@@ -76,6 +76,26 @@ def test_without_correlation_it_is_newcombes_unpaired_interval() -> None:
     assert paired_difference(first, second).interval == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("counts", "excess"),
+    [
+        ((40, 10, 5, 45), 40 * 45 - 10 * 5 - 100 / 2),  # outcomes go together: less the continuity correction
+        ((26, 25, 24, 25), 0.0),  # less than the correction
+        ((5, 45, 40, 10), 5 * 10 - 45 * 40),  # against each other: as it is
+    ],
+)
+def test_the_correlation_is_corrected_as_newcombe_does(counts: tuple[int, int, int, int], excess: float) -> None:
+    both, one, other, neither = counts
+    n = both + one + other + neither
+    p1, p2 = (both + one) / n, (both + other) / n
+    (low1, high1), (low2, high2) = wilson_interval(both + one, n), wilson_interval(both + other, n)
+    phi = excess / ((both + one) * (other + neither) * (both + other) * (one + neither)) ** 0.5
+    down = ((p1 - low1) ** 2 - 2 * phi * (p1 - low1) * (high2 - p2) + (high2 - p2) ** 2) ** 0.5
+    up = ((high1 - p1) ** 2 - 2 * phi * (high1 - p1) * (p2 - low2) + (p2 - low2) ** 2) ** 0.5
+    expected = (p1 - p2 - down, p1 - p2 + up)
+    assert paired_difference(*table(*counts)).interval == pytest.approx(expected)
+
+
 def test_pairing_narrows_the_interval() -> None:
     together, apart = paired_difference(*table(25, 4, 1, 20)), paired_difference(*table(15, 14, 11, 10))
     assert together.rate == pytest.approx(apart.rate)
