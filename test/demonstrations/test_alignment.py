@@ -12,7 +12,7 @@ import pytest
 from lam_ros.cli.gallery import THUMBNAILS, thumbnails
 from lam_ros.config import JointStatesConfig, RobotConfig
 from lam_ros.contract import Contract, absolute_topic
-from lam_ros.demonstrations.alignment import StateHistory, Tick, TickAssembler, align, load_dataset
+from lam_ros.demonstrations.alignment import StateHistory, Tick, TickAssembler, align, load_dataset, usable
 from lam_ros.demonstrations.cache import cached
 from lam_ros.demonstrations.dataset import Dataset, chunk_targets, digest_of, mixed, ways
 from lam_ros.demonstrations.episode import EpisodeWriter, Topic, open_episode
@@ -349,6 +349,16 @@ def test_a_dataset_takes_what_is_usable(recording: Any, robot: RobotConfig, tmp_
         load_dataset([], robot, SIZE)
     with pytest.raises(EpisodeError, match="none of 1 episodes is usable"):
         load_dataset(episodes[1:2], robot, SIZE)
+
+
+def test_what_failed_its_verdict_is_not_learned_from(recording: Any, robot: RobotConfig) -> None:
+    episode = recording.usual(20).sealed("success")
+    assert usable([episode], robot) == [episode]
+    verdict = dataclasses.replace(episode.manifest.verdict, grade="FAIL")
+    failed = dataclasses.replace(episode, manifest=dataclasses.replace(episode.manifest, verdict=verdict))
+    assert usable([failed, episode], robot) == [episode]
+    with pytest.raises(EpisodeError, match="none of 1 episodes is usable"):
+        usable([failed], robot)
 
 
 def test_a_dataset_of_another_robot_is_refused(recording: Any, robot: RobotConfig) -> None:
