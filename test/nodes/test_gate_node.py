@@ -18,6 +18,7 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from lam_ros.contract import Action
+from lam_ros.control.gate import Driver
 from lam_ros.nodes.base import OK, WARN, ns_to_stamp, publishers_of, stamp_to_ns
 from lam_ros.nodes.gate import GateNode
 from lam_ros.nodes.middleware import RESTARTS
@@ -346,6 +347,16 @@ def test_numbers_without_names_go_to_no_controller_that_orders_its_joints_otherw
     else:
         graph.until(lambda: ask() or graph.said("gate", "/forward_position_controller takes numbers for elbow, ")())
         assert not to_robot
+
+
+@pytest.mark.parametrize("ends", ["close", "trigger_shutdown", "trigger_deactivate"])
+def test_an_arm_is_at_rest_before_its_gate_ends(graph, arm, robot, gate, ends):
+    policy = graph.talk(JointState, "lam/policy_command")
+    drive(graph, arm, policy, request(robot, [2.0] + [0.0] * 6), count=8)
+    assert not gate._gate.rests
+    getattr(gate, ends)()
+    assert gate._gate.rests
+    assert gate._gate.driver is Driver.HOLD
 
 
 def test_a_gate_that_is_not_active_moves_nothing_and_false_releases_no_stop(graph, arm, robot, gate):
