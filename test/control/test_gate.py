@@ -160,6 +160,15 @@ def test_a_driver_who_falls_silent_is_held(gate: Gate, driver: Driver) -> None:
     assert gate.refusal == f"{driver.value} stopped 0.16 s ago."
 
 
+@pytest.mark.parametrize(("silent_s", "brakes"), [(0.2, True), (0.28, True), (0.32, False), (5.0, False)])
+def test_an_arm_that_was_sent_nothing_for_twice_the_staleness_stands(gate: Gate, silent_s: float, brakes: bool) -> None:
+    now_s = drive(gate, 0.2) + silent_s
+    assert not gate.rests
+    sent = gate.tick(ns(now_s))
+    assert (sent is not None) == brakes
+    assert brakes or gate.rests
+
+
 def test_when_joint_states_stop_the_arm_is_held(gate: Gate) -> None:
     last_s = drive(gate, 0.2)
     ask(gate, Driver.POLICY, last_s + 0.14)

@@ -14,6 +14,7 @@ from rosbags.highlevel import AnyReader
 from lam_ros.config import RobotConfig
 from lam_ros.demonstrations.episode import (
     EpisodeWriter,
+    Storage,
     Topic,
     list_episodes,
     next_episode_name,
@@ -50,6 +51,34 @@ def test_the_manifest_says_what_was_recorded(recording: Any, robot: RobotConfig)
     assert manifest.topics[FRONT].rate_hz == pytest.approx(20.0)
     assert manifest.topics["/joint_states"].count == 30
     assert set(manifest.sha256) == {"episode_000000_0.mcap", "metadata.yaml"}
+
+
+@pytest.mark.parametrize("compress", [True, False])
+@pytest.mark.parametrize("how", ["a bit", "the end", "a message"])
+def test_what_does_not_read_back_as_it_was_written_is_not_sealed(
+    tmp_path: Path, messages: Any, monkeypatch: pytest.MonkeyPatch, how: str, compress: bool
+) -> None:
+    writer = EpisodeWriter(tmp_path, "desk_arm", "digest", "wave", storage=Storage(compress=compress))
+    writer.add_topic(Topic("/joint_states", JOINTS, 100.0))
+    for n in range(20):
+        writer.write("/joint_states", messages.joint_state(n * 10 * MS, [0.1 * n] * 7), n * 10 * MS + 5)
+    sentence = "cannot be read back"
+    if how == "a message":
+        writer.note("/joint_states", messages.joint_state(200 * MS, [0.0] * 7), 200 * MS)
+        sentence = "reads back .*, but .* were written"
+
+    def on_a_bad_disk(bag: Path, read: Any = writer._read_back) -> str:
+        data = bytearray(bag.read_bytes())
+        if how == "a bit":
+            data[len(data) // 3] ^= 1
+        bag.write_bytes(data[: len(data) // 2] if how == "the end" else data)
+        return str(read(bag))
+
+    monkeypatch.setattr(writer, "_read_back", on_a_bad_disk)
+    with pytest.raises(EpisodeError, match=f"{sentence}.*; it is kept as it is"):
+        writer.seal("success")
+    assert writer.bag.stat().st_size > 0
+    assert list_episodes(tmp_path) == []
 
 
 def test_a_good_recording_passes(recording: Any) -> None:

@@ -122,6 +122,26 @@ def test_an_interrupted_run_is_resumed_to_the_same_weights(
     assert len(told) == 240 - kept
 
 
+def test_nothing_is_learned_of_held_out_episodes(
+    dataset: Dataset, tmp_path: Path, unbroken: dict[str, torch.Tensor]
+) -> None:
+    _, held_out = dataset.split(TINY.validation_share, TINY.seed)
+    kept = [id(one) for one in held_out.demonstrations]
+    others = [
+        dataclasses.replace(one, images=255 - one.images, state=3 * one.state, action=one.action - 2.0)
+        if id(one) in kept
+        else one
+        for one in dataset.demonstrations
+    ]
+    assert len(kept) == 1
+    expected = train_once(dataset, tmp_path, unbroken)
+    learned = weights(
+        train(dataclasses.replace(dataset, demonstrations=others), TINY, tmp_path / "other.safetensors").checkpoint
+    )
+    for name, weight in expected.items():
+        assert torch.equal(learned[name], weight), name
+
+
 def curves(log_folder: Path) -> dict[str, list[dict[str, str]]]:
     """What is in each stage's metrics.csv, its empty cells left out."""
     found = {}

@@ -190,6 +190,31 @@ def test_in_a_simulator_a_stamp_of_its_own_time_is_kept_and_one_of_another_clock
         assert stamp_to_ns(last.header.stamp) == (stamp_ns if kept else now_ns)
 
 
+def test_a_gate_that_is_activated_anew_waits_to_be_told_where_the_arm_is(graph, arm, robot, gate):
+    policy = graph.talk(JointState, "lam/policy_command")
+    drive(graph, arm, policy, request(robot, [0.5] + [0.0] * 6), count=5)
+    assert gate.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    assert gate.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    sent = gate._sent_count
+    gate.take(Action(STAMP, np.full(7, 0.03)))
+    assert gate._sent_count == sent
+    assert "no joint states have arrived yet" in gate._status["policy"][1]
+
+
+def test_joint_states_tell_a_simulators_time_before_its_clock_does(graph, desk_arm_with):
+    late = desk_arm_with(joint_states={"latency_s": 0.02})
+    simulated = graph.add(GateNode, robot=late, use_sim_time=True)
+    assert simulated._time_of(STAMP) == STAMP - 20_000_000
+    clock = graph.talk(Clock, "/clock")
+    clock.publish(Clock(clock=ns_to_stamp(STAMP)))
+    graph.until(lambda: simulated.now_ns() == STAMP)
+    assert simulated._time_of(STAMP - TICK) == STAMP, "what was measured long ago does not set time back"
+
+
+def test_on_a_robot_a_stamp_from_the_future_does_not_move_time(gate):
+    assert abs(gate._time_of(time.time_ns() + 60 * 10**9) - gate.now_ns()) < 10**9
+
+
 def test_a_stamp_before_time_began_is_answered(graph, arm, robot, gate):
     policy = graph.talk(JointState, "lam/policy_command")
     began = -1_500_000_000

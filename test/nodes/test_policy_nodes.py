@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -76,6 +77,35 @@ def test_a_camera_of_another_size_is_refused(graph, arm, perception):
     arm.publish_frame("wrist", STAMP)
     graph.until(graph.said("perception", "camera front sent 64x48"))
     assert features == []
+
+
+@pytest.mark.parametrize("is_swapped", [False, True])
+def test_no_tick_is_made_of_frames_from_before_and_after(graph, arm, perception, checkpoint, is_swapped):
+    ticks = []
+    perception.hand_over = lambda features, digest: ticks.append(features.stamp_ns)
+    arm.publish_frame("front", STAMP)
+    graph.until(lambda: perception._assembler._frames["front"])
+    if is_swapped:
+        perception.adopt(perception._now)
+    else:
+        for step in (perception.trigger_deactivate, perception.trigger_activate):
+            assert step() == TransitionCallbackReturn.SUCCESS
+    arm.publish_frame("wrist", STAMP)
+    graph.until(lambda: perception._assembler._frames["wrist"] or ticks)
+    assert ticks == []
+    arm.publish_frame("front", STAMP)
+    graph.until(lambda: ticks)
+    assert ticks == [STAMP]
+
+
+def test_features_that_are_not_finite_are_not_handed_on(graph, arm, robot, perception, monkeypatch):
+    handed: list[Any] = []
+    perception.hand_over = lambda *given: handed.append(given)
+    monkeypatch.setattr(perception._policy, "perceive_camera", lambda camera, image: np.full(192, np.nan, np.float32))
+    for camera in robot.cameras:
+        arm.publish_frame(camera, STAMP)
+    graph.until(graph.said("perception", "values that are not finite; train the checkpoint again"))
+    assert handed == []
 
 
 def test_a_silent_camera_is_named_until_it_is_heard(graph, arm, perception, paced):
@@ -205,6 +235,51 @@ def test_the_memory_is_reset_by_a_pause_and_by_a_takeover(graph, arm, action, co
         takeover.publish(Bool(data=driving))
         graph.until(lambda driving=driving: action._takeover.is_on is driving)
     assert action._resets == first + 2
+
+
+@pytest.mark.parametrize(("ticks", "is_another"), [(0, False), (1, False), (4, False), (5, True), (-1, True)])
+def test_an_episode_ends_where_features_pause_for_five_ticks_or_go_back(
+    graph, arm, action, commands, ticks, is_another
+):
+    values = np.ones((2, 192), np.float32)
+    for tick in range(2):
+        feed(graph, arm, action, STAMP + tick * TICK, values)
+    graph.until(lambda: len(commands) == 2)
+    resets = action._resets
+    action.take(Features(STAMP + (1 + ticks) * TICK, values), action._digest)
+    assert action._resets - resets == is_another
+
+
+def test_an_action_node_that_is_not_active_commands_nothing_and_begins_anew(graph, arm, robot, checkpoint, action):
+    policy = load_policy(checkpoint, robot)
+    handed: list[Any] = []
+    action.hand_over = handed.append
+    values = np.ones((2, 192), np.float32)
+
+    def answer(tick):
+        arm.publish_state(STAMP + tick * TICK)
+        graph.until(lambda: action._history._stamps and action._history._stamps[-1] == STAMP + tick * TICK)
+        action.take(Features(STAMP + tick * TICK, values), action._digest)
+
+    answer(0)
+    assert len(handed) == 1
+    assert action.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    answer(1)
+    assert len(handed) == 1
+    assert action.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    answer(1)
+    expected = policy.act_on(Features(STAMP + TICK, values), np.zeros(7, np.float32)).target
+    np.testing.assert_allclose(handed[1].target, expected, atol=1e-5)
+
+
+def test_a_human_who_lets_go_leaves_none_of_the_old_plan(graph, action, monkeypatch):
+    planned = []
+    monkeypatch.setattr(action._policy, "replan", lambda: planned.append("anew"))
+    takeover = graph.talk(Bool, "lam/takeover", LATCHED)
+    for driving, count in ((True, 0), (False, 1)):
+        takeover.publish(Bool(data=driving))
+        graph.until(lambda driving=driving: action._takeover.is_on is driving)
+        assert len(planned) == count
 
 
 def test_while_a_human_drives_the_memory_is_warmed_and_nothing_commanded(

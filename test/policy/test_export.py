@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -224,9 +225,14 @@ def export_as(
     monkeypatch.setattr("lam_ros.cli.steps.usable", lambda episodes, robot: episodes)
     monkeypatch.setattr("lam_ros.cli.steps.load_dataset", lambda *given: shown)
 
-    def export(graphs: dict[str, bytes], task: str = "", int8: bool = False) -> list[str]:
+    def export(
+        graphs: dict[str, bytes],
+        task: str = "",
+        int8: bool = False,
+        quantised: Callable[..., dict[str, bytes]] = lambda graphs, pictures: graphs,
+    ) -> list[str]:
         monkeypatch.setattr("lam_ros.policy.export.export_graphs", lambda network: graphs)
-        monkeypatch.setattr("lam_ros.policy.export.quantise", lambda graphs, pictures: graphs)
+        monkeypatch.setattr("lam_ros.policy.export.quantise", quantised)
         return export_policy(checkpoint, tmp_path / "out.safetensors", "demos", "desk_arm", int8, task, 20, 1, print)
 
     return export
@@ -243,6 +249,38 @@ def test_an_export_that_answers_otherwise_is_not_written(
     assert [file.name for file in tmp_path.iterdir()] == ["policy.safetensors"]
     assert "float32: joint targets differ by" in export_as(exported["graphs"])[0]
     assert read_info(tmp_path / "out.safetensors").figures["float32_parity_largest"] < 1e-3
+
+
+def test_an_export_whose_answers_are_not_finite_is_not_written(
+    export_as: Any, exported: dict[str, Any], make_network: Any, tmp_path: Path
+) -> None:
+    network = make_network(PolicyConfig(**SMALL))
+    with torch.no_grad():
+        network.normaliser.target_scale.fill_(torch.nan)
+    with pytest.raises(CheckpointError, match=r"differ by nan on the mean .* Nothing was written\.$"):
+        export_as(export_graphs(network))
+    assert [file.name for file in tmp_path.iterdir()] == ["policy.safetensors"]
+
+
+def test_eight_bits_are_judged_by_what_they_were_not_calibrated_on(
+    export_as: Any, exported: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: dict[str, list[np.ndarray]] = {"calibrated": [], "judged": []}
+
+    def quantised(graphs: dict[str, bytes], pictures: list[np.ndarray]) -> dict[str, bytes]:
+        shown["calibrated"] += pictures
+        return graphs
+
+    def compared(exported: Any, original: Any, episodes: Any, scale: np.ndarray) -> Any:
+        shown["judged"] += [images[:, camera] for images, _ in episodes for camera in range(images.shape[1])]
+        return parity(exported, original, episodes, scale)
+
+    monkeypatch.setattr("lam_ros.policy.export.parity", compared)
+    export_as(exported["graphs"], int8=True, quantised=quantised)
+    pictures = {name: {one.tobytes() for some in kept for one in some} for name, kept in shown.items()}
+    assert pictures["calibrated"]
+    assert pictures["judged"]
+    assert not pictures["calibrated"] & pictures["judged"]
 
 
 def test_an_export_does_not_replace_its_checkpoint(tmp_path: Path) -> None:
