@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,27 @@ def test_what_is_read_is_mixed_by_its_weights_and_films_are_all_there_is(
     assert [more.get("films", False) for more in asked] == [False, False, True]
     first: Any = steps.load_data(["a"], [], robot, TrainConfig(), limit=2)
     assert first == (["a1,a2"], [])
+
+
+def test_fine_tuning_keeps_the_checkpoints_model(
+    turning_policy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, asked = turning_policy(0.2, 1e-3), []
+
+    def run(dataset: Any, settings: TrainConfig, *others: Any) -> Any:
+        asked.append(settings)
+        raise ConfigError("enough.")
+
+    monkeypatch.setattr(steps, "load_data", lambda *given: None)
+    monkeypatch.setattr("lam_ros.learning.training.train", run)
+    out = str(tmp_path / "tuned.safetensors")
+    for more in ([], ["--set", "policy.smoothing=0.25", "--set", "shift=3"]):
+        ended = CliRunner().invoke(learning_app, ["train", "--data", "x", "--out", out, "--start", str(start), *more])
+        assert "enough." in ended.output
+    model = checkpoint.read_info(start).policy
+    assert model != TrainConfig().policy
+    assert asked[0] == replace(TrainConfig(), policy=model)
+    assert asked[1] == replace(TrainConfig(), policy=replace(model, smoothing=0.25), shift=3)
 
 
 def test_a_full_disk_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

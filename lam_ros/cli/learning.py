@@ -70,7 +70,9 @@ def train(
         list[float] | None, typer.Option(help="How often a folder's ticks are shown, relative to the others'.")
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="Use the first so many episodes of each folder; 0: all.")] = 0,
-    start: Annotated[Path | None, typer.Option(help="Fine-tune this checkpoint instead of beginning anew.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Fine-tune this checkpoint, whose model it stays, instead of beginning anew.")
+    ] = None,
     pretrained: Annotated[
         Path | None, typer.Option(help="Begin with this perception, which `lam pretrain` wrote.")
     ] = None,
@@ -98,12 +100,16 @@ def train(
     from lam_ros.cli import steps
     from lam_ros.learning.training import check_files, processes
     from lam_ros.learning.training import train as run_training
+    from lam_ros.policy.checkpoint import read_info
 
     with friendly_errors():
         rank, _ = processes()
         console.quiet = rank > 0  # of several processes, one speaks
         check_files(out, start, pretrained)
-        settings = changed(steps.training_settings(config, steps_scale), setting or [])
+        settings = steps.training_settings(config, steps_scale)
+        if start is not None:
+            settings = dataclasses.replace(settings, policy=read_info(start).policy)
+        settings = changed(settings, setting or [])
         if corrections is not None:
             settings = dataclasses.replace(settings, corrections=corrections)
         policy = settings.policy

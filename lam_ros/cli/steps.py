@@ -285,6 +285,7 @@ def plot_curves(log_folder: Path) -> Path:
 def film_failures(trial: Trial, evaluation: Evaluation, folder: Path, most: int = 5) -> Iterator[Path]:
     """Perform the first failures once more, which go as they went, and write a film of each."""
     from lam_ros.cli.report import film
+    from lam_ros.learning.rollouts import compute_alike
     from lam_ros.learning.rollouts import perform as perform_in_core
     from lam_ros.policy.checkpoint import load_policy
     from lam_ros.policy.explain import draw_attention
@@ -293,6 +294,7 @@ def film_failures(trial: Trial, evaluation: Evaluation, folder: Path, most: int 
     failed = [result.seed for result in evaluation.results if not result.success][:most]
     if not failed:
         return
+    compute_alike()
     policy = load_policy(trial.checkpoint, load_robot(trial.robot))
     simulation = Simulation.of(trial.robot, trial.task)
     try:

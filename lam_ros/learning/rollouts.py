@@ -132,6 +132,12 @@ class Trial:
     perturbation: Perturbation = Perturbation()
 
 
+def compute_alike() -> None:
+    """The same arithmetic in each process, and no threads that contend with the other workers'."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
 class _Stand:
     """A policy and its simulation, made once a process."""
 
@@ -140,9 +146,7 @@ class _Stand:
     @classmethod
     def of(cls, trial: Trial) -> tuple[Policy, Simulation]:
         if cls.made is None or cls.made[0] != trial:
-            # The same arithmetic in each process, and no threads that contend with the other workers'.
-            torch.set_num_threads(1)
-            cv2.setNumThreads(1)
+            compute_alike()
             if cls.made is not None:
                 cls.made[2].close()
             policy = load_policy(trial.checkpoint, load_robot(trial.robot))

@@ -33,6 +33,7 @@ from lam_ros.learning.precision import faster_precision
 from lam_ros.learning.progress import Progress, Report, fit, prepared_logging
 from lam_ros.learning.stages import STEPS_PER_EPOCH, ActionStage, PerceptionStage, Stage, TogetherStage
 from lam_ros.policy.checkpoint import CheckpointInfo, digest, load_network, load_perception, save_checkpoint
+from lam_ros.policy.configuration import PolicyConfig
 from lam_ros.policy.perception import Perception
 from lam_ros.policy.runtime import PolicyNetwork
 
@@ -209,6 +210,17 @@ class _Curve:
             return [row for row in csv.DictReader(lines) if (row.get("step") or "").isdigit()]  # no torn last line
 
 
+def _check_model(known: PolicyConfig, asked: PolicyConfig, start: Path) -> None:
+    """Raises TrainingError, naming the settings, where a checkpoint's model is not the one that is asked for."""
+    differ = {name: value for name, value in asdict(known).items() if getattr(asked, name) != value}
+    if differ:
+        said = ", ".join(f"{name} {value}, not {getattr(asked, name)}" for name, value in differ.items())
+        raise TrainingError(
+            f"{start} holds another model than the settings ask for: {said}. "
+            "Leave the model's settings as they were, or train from the beginning."
+        )
+
+
 def _check_motion(network: PolicyNetwork, training: Frames, start: Path) -> None:
     """Raises TrainingError where a joint moves that hardly did in what a checkpoint learned: by its scale, such motion
     would be the whole loss."""
@@ -381,11 +393,7 @@ def train(
     else:
         network, known = load_network(start)
         known.contract.check_same(dataset.contract)
-        if known.policy != config.policy:
-            raise TrainingError(
-                f"{start} holds another model than the settings ask for: {known.policy}, not {config.policy}. "
-                "Leave the model's settings as they were, or train from the beginning."
-            )
+        _check_model(known.policy, config.policy, start)
         _check_motion(network, training, start)
     if is_first:
         save_checkpoint(untrained_path(checkpoint), network, info({}))

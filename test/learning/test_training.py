@@ -298,7 +298,7 @@ def test_fine_tuning_begins_with_a_checkpoint_and_its_normaliser(dataset: Datase
     assert torch.equal(weights(tuned)["normaliser.state_mean"], trained["normaliser.state_mean"])
     assert not torch.equal(weights(tuned)["action.inlet.0.weight"], trained["action.inlet.0.weight"])
     changed = dataclasses.replace(short, policy=dataclasses.replace(short.policy, hidden_size=8))
-    with pytest.raises(TrainingError, match="holds another model than the settings ask for"):
+    with pytest.raises(TrainingError, match=r"than the settings ask for: hidden_size 16, not 8\. "):
         train(other, changed, tuned, start=first)
 
 
