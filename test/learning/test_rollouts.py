@@ -12,10 +12,10 @@ from PIL import Image
 
 from lam_ros.cli.steps import film_failures
 from lam_ros.config import RobotConfig, load_robot
-from lam_ros.contract import Observation
+from lam_ros.contract import Contract, Observation
 from lam_ros.errors import CheckpointError, ConfigError
 from lam_ros.learning.evaluation import EpisodeResult, Evaluation
-from lam_ros.learning.rollouts import Perturbation, Perturbed, Trial, evaluate, perform, rms_jerk
+from lam_ros.learning.rollouts import Perturbation, Perturbed, Trial, arm_jerk, evaluate, perform, rms_jerk
 from lam_ros.policy.checkpoint import load_policy
 from lam_ros.simulation.simulation import Simulation
 
@@ -60,6 +60,24 @@ def test_a_policy_that_turns_away_fails_at_the_time_limit(turning_policy: Turnin
     result = perform(policy, simulation, 70)
     assert not result.success
     assert result.seconds == pytest.approx(simulation.task.time_limit_s)
+
+
+def test_each_seed_lays_another_table(turning_policy: Turning, simulation: Simulation) -> None:
+    policy = load_policy(turning_policy(0.05, 0.0), load_robot("desk_arm"))
+    tables: dict[int, list[Observation]] = {5: [], 6: []}
+    for seed, seen in tables.items():
+        perform(policy, simulation, seed, watch=seen.append)
+    assert not np.array_equal(tables[5][0].images["front"], tables[6][0].images["front"])
+
+
+def test_jerk_is_of_the_joints_that_turn(robot: RobotConfig) -> None:
+    contract = Contract.of(robot)
+    assert contract.units[-1] == "m"
+    path = np.zeros((6, 7))
+    path[:, -1] = [0.0, 0.01, 0.0, 0.03, 0.0, 0.02]
+    assert arm_jerk(path, contract) == 0.0
+    path[:, 0] = path[:, -1]
+    assert arm_jerk(path, contract) > 0.0
 
 
 def test_a_missing_checkpoint_is_an_error_of_the_one_who_asked(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from lam_ros.config import RobotConfig
 from lam_ros.contract import Contract
-from lam_ros.demonstrations.dataset import Dataset
+from lam_ros.demonstrations.dataset import Dataset, Demonstration
+from lam_ros.learning.augmentation import displaced
 from lam_ros.learning.batches import Frames, Windows
 from lam_ros.learning.configuration import TrainConfig
 from lam_ros.learning.stages import (
@@ -296,3 +297,107 @@ def test_a_joint_that_is_never_moved_is_named(
         demonstration.action[:, 1] = 0.2
     train(dataset, dataclasses.replace(QUIET, perception_steps=1, action_steps=1), tmp_path / "policy.safetensors")
     assert f"never by the policy: {dataset.contract.joints[1]}" in caplog.text
+
+
+def test_a_memory_begins_anew_where_an_episode_does(dataset: Dataset) -> None:
+    stage, heard = stage_of(dataset), []
+    stage.action.lstm.register_forward_hook(lambda module, given, told: heard.append(told[0]))
+    frames = stage._training
+    windows = list(
+        Windows(frames.lengths, frames.weights, 1, 4, 2 * TICKS // 4, 0)
+    )  # two episodes, one after the other
+    (second,) = [number for number, window in enumerate(windows) if window.fresh.any() and number]
+    for number, window in enumerate(windows):
+        stage.training_step(window, number)
+    stage.training_step(windows[second], 0)
+    torch.testing.assert_close(heard[second], heard[-1])
+    assert not torch.allclose(heard[second + 1], heard[-1])
+
+
+def displacements(images: torch.Tensor, seen: torch.Tensor) -> list[tuple[int, int]]:
+    """By how many pixels (right, down) pictures (N, H, W, 3) were displaced, each found by trying."""
+    places = [(right, down) for right in range(-4, 5) for down in range(-4, 5)]
+    pairs = zip(images.numpy(), seen.numpy(), strict=True)
+    return [next((r, d) for r, d in places if (displaced(a, d, r) == b).all()) for a, b in pairs]
+
+
+def watched(perception: Any, told: list[Any]) -> None:
+    """Note what perception is shown, and what it is told of it."""
+    perception.register_forward_pre_hook(lambda module, given: told.append(given))
+
+
+SHIFTED = dataclasses.replace(SIMPLE, shift=4)
+
+
+def test_perception_is_told_of_each_sequence_how_far_it_is_displaced(dataset: Dataset) -> None:
+    frames, network = Frames.of(dataset, 2), PolicyNetwork(SHIFTED.policy, dataset.contract)
+    stage: Any = TogetherAlone(network, SHIFTED, frames, frames)
+    told: list[Any] = []
+    watched(stage.perception, told)
+    window = next(iter(Windows(frames.lengths, frames.weights, 2, 5, 1, 0)))
+    stage.training_step(window, 0)
+    ((images, moved),) = told
+    check_displacements(frames.images[window.index.flatten()], images, moved, [5, 5])
+
+
+def test_each_view_of_each_episode_is_displaced_by_itself_and_perception_is_told(dataset: Dataset) -> None:
+    frames, network = Frames.of(dataset, 2), PolicyNetwork(SHIFTED.policy, dataset.contract)
+    told: list[Any] = []
+    watched(network.perception, told)
+    found = []
+    for view in (1, 2):
+        told.clear()
+        _features(network, frames, view, SHIFTED)
+        images, moved = (torch.cat(parts) for parts in zip(*told, strict=True))
+        found.append(check_displacements(frames.images, images, moved, frames.lengths))
+    assert found[0] != found[1], "another view is displaced otherwise"
+
+
+def check_displacements(
+    plain: torch.Tensor, images: torch.Tensor, moved: torch.Tensor, lengths: list[int]
+) -> list[tuple[int, int]]:
+    """Each sequence's pictures are displaced by what is told, alike from its beginning to its end; by how much."""
+    sizes = []
+    for camera in range(CAMERAS):
+        pixels = displacements(plain[:, camera], images[:, camera])
+        expected = torch.tensor(pixels) * 2.0 / images.shape[2]  # of pictures as wide as high
+        torch.testing.assert_close(moved[:, camera], expected.float())
+        parts = torch.tensor(pixels).split(lengths)
+        assert all(bool((part == part[0]).all()) for part in parts)
+        sizes += [(int(part[0, 0]), int(part[0, 1])) for part in parts]
+    assert len(set(sizes)) > CAMERAS, "each sequence is displaced by itself"
+    return sizes
+
+
+def test_padded_ticks_answer_no_question(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = [dataset.demonstrations[0], _first(dataset.demonstrations[1], 4)]
+    short = dataclasses.replace(dataset, demonstrations=shown, weights=[1.0, 1.0])
+    config = dataclasses.replace(SIMPLE, way_weight=1.0)
+    frames, network = Frames.of(short, 2), PolicyNetwork(config.policy, dataset.contract)
+    stage: Any = TogetherAlone(network, config, frames, frames)
+    window = next(iter(Windows(frames.lengths, frames.weights, 2, 0, 1, 0)))
+    assert 0.0 in window.mask
+    losses = dict.fromkeys(("destination", "contact", "way", "time"), 2.0 + 100.0 * (1.0 - window.mask))
+    monkeypatch.setattr(stage.hindsight, "losses", lambda *given: losses)
+    logged: dict[str, Any] = {}
+    monkeypatch.setattr(TogetherAlone, "log_dict", lambda self, values, **more: logged.update(values))
+    stage.training_step(window, 0)
+    assert float(logged["way"]) == pytest.approx(2.0)
+
+
+def test_held_out_ticks_that_ask_the_arm_to_move_have_a_loss_of_their_own(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, logged = stage_of(dataset), {}
+    frames = stage._training
+    monkeypatch.setattr(Alone, "log", lambda self, name, value, batch_size: logged.update({name: batch_size}))
+    window = next(iter(Windows(frames.lengths, frames.weights, 3, 0, 1, 0)))
+    stage.validation_step(window, 0)
+    moving = int(stage.is_moving(frames, window.index).sum())
+    assert 0 < moving < 3 * TICKS
+    assert (logged["val_loss"], logged["val_loss_moving"]) == (3 * TICKS, moving)
+
+
+def _first(one: Demonstration, ticks: int) -> Demonstration:
+    parts = ("images", "state", "action", "stamps_ns", "human")
+    return dataclasses.replace(one, **{name: getattr(one, name)[:ticks] for name in parts})

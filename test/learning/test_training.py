@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from lam_ros.config import RobotConfig
 from lam_ros.contract import Contract
 from lam_ros.demonstrations.dataset import Dataset, mixed
-from lam_ros.errors import TrainingError
+from lam_ros.errors import ContractError, TrainingError
 from lam_ros.learning import training
 from lam_ros.learning.batches import Frames, Windows
 from lam_ros.learning.configuration import TrainConfig
@@ -313,6 +313,51 @@ def test_a_joint_that_stood_still_is_not_fine_tuned_to_move(dataset: Dataset, tm
         train(dataset, short, tmp_path / "tuned.safetensors", start=first)
 
 
+def test_a_robot_at_another_rate_is_not_fine_tuned(dataset: Dataset, tmp_path: Path) -> None:
+    first, short = tmp_path / "first.safetensors", dataclasses.replace(TINY, perception_steps=1, action_steps=1)
+    train(dataset, short, first)
+    slower = dataclasses.replace(dataset, contract=dataclasses.replace(dataset.contract, rate_hz=15.0))
+    with pytest.raises(ContractError, match="with rate_hz = 20"):
+        train(slower, short, tmp_path / "tuned.safetensors", start=first)
+
+
+@pytest.mark.parametrize("what", ["data", "start", "settings"])
+def test_a_run_of_other_data_or_another_start_begins_anew(dataset: Dataset, tmp_path: Path, what: str) -> None:
+    short = dataclasses.replace(TINY, perception_steps=1, action_steps=1)
+    starts = [tmp_path / f"{seed}.safetensors" for seed in (1, 2)]
+    for seed, file in enumerate(starts):
+        train(dataset, dataclasses.replace(short, seed=seed), file)
+    other = dataclasses.replace(dataset, demonstrations=dataset.demonstrations[:3], digest="three of them")
+    given = {
+        "data": [(dataset, short, starts[0]), (other, short, starts[0])],
+        "start": [(dataset, short, starts[0]), (dataset, short, starts[1])],
+        "settings": [(dataset, short, starts[0]), (dataset, dataclasses.replace(short, colour=40.0), starts[0])],
+    }[what]
+    found, out = [], tmp_path / "tuned.safetensors"
+    for data, settings, start in given:
+        train(data, settings, out, start=start)
+        found.append(weights(out)["action.inlet.0.weight"])
+    assert not torch.equal(*found)
+
+
+def test_corrections_count_as_much_as_they_are_set_to(dataset: Dataset, tmp_path: Path) -> None:
+    shown = [dataclasses.replace(d, human=np.arange(8) >= 4 * (n % 2)) for n, d in enumerate(dataset.demonstrations)]
+    corrected, found = dataclasses.replace(dataset, demonstrations=shown), []
+    for count in (1.0, 9.0):
+        settings = dataclasses.replace(TINY, perception_steps=5, action_steps=1, corrections=count)
+        file = train(corrected, settings, tmp_path / f"{count}.safetensors").checkpoint
+        found.append(weights(file)["action.inlet.0.weight"])
+    assert not torch.equal(*found)
+
+
+def test_the_bins_of_a_categorical_head_reach_as_far_as_targets_do(dataset: Dataset, tmp_path: Path) -> None:
+    policy = dataclasses.replace(TINY.policy, head="categorical")
+    settings = dataclasses.replace(TINY, policy=policy, perception_steps=1, action_steps=1)
+    trained = weights(train(dataset, settings, tmp_path / "policy.safetensors").checkpoint)
+    reach = trained["action.head.reach"]
+    assert not torch.allclose(reach, reach[0, 0].expand_as(reach)), "each joint's own, not the default"
+
+
 @pytest.mark.parametrize("keep", [True, False])
 def test_stage_two_keeps_what_stage_one_made_of_single_ticks(dataset: Dataset, tmp_path: Path, keep: bool) -> None:
     short = dataclasses.replace(TINY, perception_steps=20, action_steps=20, keep_reflex=keep)
@@ -478,6 +523,33 @@ def test_windows_reach_the_ends_of_the_longest_episodes(
     settings = dataclasses.replace(TINY, window=1, perception_steps=1, action_steps=70, action_batch=1)
     train(long, settings, tmp_path / "policy.safetensors")
     assert max(drawn) == 69
+
+
+def test_each_stage_over_episodes_has_its_batch(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    class Watched(Windows):
+        def __init__(self, lengths: Any, weights: Any, batch: int, *more: Any) -> None:
+            asked.append(batch)
+            super().__init__(lengths, weights, batch, *more)
+
+    monkeypatch.setattr(training, "Windows", Watched)
+    steps = {"perception_steps": 1, "action_steps": 1, "together_steps": 1}
+    settings = dataclasses.replace(TINY, **steps, action_batch=3, together_batch=2)
+    train(dataset, settings, tmp_path / "policy.safetensors")
+    assert asked == [3, 2]
+
+
+@pytest.mark.parametrize("name", ["perception_batch", "action_batch", "together_batch"])
+def test_a_batch_that_processes_cannot_share_is_refused(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(training, "processes", lambda: (0, 3))
+    batches = {"perception_batch": 6, "action_batch": 3, "together_batch": 9, name: 7}
+    with pytest.raises(TrainingError, match=f"{name} is 7; 3 processes cannot share it evenly"):
+        train(dataset, dataclasses.replace(TINY, **batches), tmp_path / "policy.safetensors")
 
 
 def test_figures_that_are_not_finite_do_not_spoil_a_checkpoint(dataset: Dataset, tmp_path: Path) -> None:
