@@ -38,6 +38,12 @@ def test_a_hand_that_trembles_touches_nothing() -> None:
     assert contact_ticks(state, action, GRIPPERS).tolist() == [7, 19]
 
 
+def test_a_hand_has_closed_at_half_its_stroke() -> None:
+    state, action = grasp()
+    action[8:14, 2] = [0.028, 0.025, 0.022, 0.019, 0.015, 0.01]  # 0.02 is half way from 0.03 to 0.01
+    assert contact_ticks(state, action, GRIPPERS).tolist() == [7, 11, 17, 19]
+
+
 def test_an_arm_without_hands_has_its_halts_and_its_end() -> None:
     state, action = grasp()
     assert contact_ticks(state, action, np.zeros(3, dtype=bool))[-1] == 19

@@ -105,6 +105,16 @@ def test_a_refused_observation_leaves_the_policy_unchanged(make_network: Any, ro
     np.testing.assert_array_equal(policy.act(SEEN[1]).target, untouched.act(SEEN[1]).target)
 
 
+def test_a_chunk_that_is_not_finite_further_on_moves_nothing(make_network: Any, robot: RobotConfig) -> None:
+    """What it says of later ticks counts in these, by the ensembling."""
+    network = make_network()
+    assert network.config.chunk > 1
+    network.normaliser.target_scale[-1, 2] = np.nan
+    policy = Policy(TorchRuntime(network), robot.position_limits)
+    with pytest.raises(ContractError, match="the action is not finite"):
+        policy.act(SEEN[0])
+
+
 def test_images_that_do_not_fit_are_refused(policy: Policy) -> None:
     with pytest.raises(ContractError, match="no image of camera wrist; there are front"):
         policy.perceive({"front": SEEN[0].images["front"]}, 0)
