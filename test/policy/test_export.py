@@ -183,6 +183,15 @@ def test_a_damaged_missing_or_foreign_graph_is_refused(
             load_policy(changed(file, tmp_path, "action", graph), robot)
 
 
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.99])
+def test_a_graph_with_a_flipped_bit_never_reaches_the_parser(file: Path, tmp_path: Path, share: float) -> None:
+    data, damaged = bytearray(file.read_bytes()), tmp_path / "damaged.safetensors"
+    data[int(share * len(data))] ^= 1
+    damaged.write_bytes(data)
+    with pytest.raises(CheckpointError, match="is damaged: its graphs are not those that were exported"):
+        load_runtime(damaged)
+
+
 def test_it_is_for_its_robot_alone(file: Path, robot: RobotConfig) -> None:
     import dataclasses
 
