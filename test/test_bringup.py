@@ -192,7 +192,7 @@ def test_a_dead_process_is_named_with_its_last_words() -> None:
     heard: Queue[tuple[str, str]] = Queue()
     with Supervisor(lambda name, line: heard.put((name, line)), os.environ) as supervisor:
         supervisor.start([script("action", FOREVER), script("gate", "print('no limits'); raise SystemExit(3)")])
-        assert heard.get(timeout=30) == ("gate", "no limits")
+        assert heard.get(timeout=60) == ("gate", "no limits")
         wait_until_dead(supervisor.pid("gate"))
         with pytest.raises(BringUpError, match="gate ended with exit code 3: no limits"):
             supervisor.check()
@@ -208,7 +208,7 @@ def test_a_log_that_cannot_be_written_does_not_stop_the_reading() -> None:
 
     with Supervisor(log, os.environ) as supervisor:
         supervisor.start([script("gate", f"print('first', flush=True); print('second', flush=True); {FOREVER}")])
-        assert heard.get(timeout=30) == "second"
+        assert heard.get(timeout=60) == "second"
 
 
 def test_a_process_has_the_variables_of_its_own_beside_those_of_all() -> None:
@@ -217,7 +217,7 @@ def test_a_process_has_the_variables_of_its_own_beside_those_of_all() -> None:
     process = dataclasses.replace(script("gz", f"{shown}; {FOREVER}"), environment={"OURS": "1"})
     with Supervisor(lambda name, line: heard.put((name, line)), os.environ) as supervisor:
         supervisor.start([process])
-        assert heard.get(timeout=30) == ("gz", f"1 {os.environ['HOME']}")
+        assert heard.get(timeout=60) == ("gz", f"1 {os.environ['HOME']}")
 
 
 def test_what_a_process_had_started_ends_with_it() -> None:
@@ -227,7 +227,7 @@ def test_what_a_process_had_started_ends_with_it() -> None:
     gazebo = f"import subprocess, sys; print({started}.pid, flush=True); {FOREVER}"
     with Supervisor(lambda name, line: heard.put((name, line)), os.environ) as supervisor:
         supervisor.start([script("gz", gazebo)])
-        said = {heard.get(timeout=30)[1] for _ in range(2)}
+        said = {heard.get(timeout=60)[1] for _ in range(2)}
         (pid,) = said - {"up"}
         watched = os.pidfd_open(int(pid))
     ended, _, _ = select.select([watched], [], [], 30)
@@ -279,7 +279,7 @@ def test_a_recorder_has_the_time_to_seal(monkeypatch: pytest.MonkeyPatch, name: 
     heard: Queue[tuple[str, str]] = Queue()
     with Supervisor(lambda name, line: heard.put((name, line)), os.environ) as supervisor:
         supervisor.start([script(name, SLOW_TO_END)])
-        assert heard.get(timeout=30) == (name, "runs")
+        assert heard.get(timeout=60) == (name, "runs")
         popen = supervisor._running[name][1]
     assert popen.returncode == (0 if is_waited_for else -9)
 
@@ -300,7 +300,7 @@ def test_processes_of_a_job_in_the_background_hear_that_they_shall_end() -> None
     try:
         with Supervisor(lambda name, line: heard.put((name, line)), os.environ) as supervisor:
             supervisor.start([script("recorder", SLOW_TO_END)])
-            assert heard.get(timeout=30) == ("recorder", "runs")
-        assert heard.get(timeout=30) == ("recorder", "sealed")
+            assert heard.get(timeout=60) == ("recorder", "runs")
+        assert heard.get(timeout=60) == ("recorder", "sealed")
     finally:
         signal.signal(signal.SIGINT, handler)

@@ -117,7 +117,7 @@ def test_a_node_without_security_says_so_in_a_sentence(keystore: Path, domain: i
     command = [sys.executable, "-m", "lam_ros.cli.main", "node", "gate"]
     process = subprocess.Popen(command, env={**os.environ, **wanted}, stderr=subprocess.PIPE, text=True)
     try:
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=30)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGINT)  # it has security, and runs
         assert process.wait(30) == 0

@@ -46,7 +46,7 @@ def test_keys_move_the_arm_and_record_a_take(watcher, terminal, tmp_path):
         terminal.type("+\r")
         terminal.until_shows(str(tmp_path / "episode_000000"))
         terminal.process.send_signal(signal.SIGINT)
-        assert terminal.process.wait(timeout=30) == 0
+        assert terminal.process.wait(timeout=60) == 0
         supervisor.check()
     (episode,) = list_episodes(tmp_path)
     assert episode.manifest.outcome == "success"

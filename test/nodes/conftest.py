@@ -51,7 +51,7 @@ class Graph:
             assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS, node.failure
         return node
 
-    def until(self, condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    def until(self, condition: Callable[[], Any], seconds: float = 60.0) -> Any:
         """Spin until the condition holds; fail with what the diagnostics said when it does not in time."""
         deadline = time.monotonic() + seconds
         while True:

@@ -118,8 +118,8 @@ def test_a_silent_camera_is_named_until_it_is_heard(graph, arm, perception, pace
             arm.publish_frame(camera, stamp)
 
     is_named = graph.said("perception", "nothing arrives from /camera/wrist/image_raw, though it is published")
-    graph.until(lambda: see("front") or is_named(), 60.0)
-    graph.until(lambda: see("front", "wrist") or perception._status["cameras"][0] == OK, 60.0)
+    graph.until(lambda: see("front") or is_named())
+    graph.until(lambda: see("front", "wrist") or perception._status["cameras"][0] == OK)
 
 
 def test_an_encoding_nobody_can_read_names_the_package_to_install(graph, arm, robot, perception):

@@ -93,7 +93,7 @@ def test_lam_swap_gives_both_nodes_the_checkpoint(graph, loop, other, checkpoint
     for arguments, file in ((("--checkpoint", str(other)), other), (("--back",), checkpoint)):
         command = [sys.executable, "-m", "lam_ros.cli.main", "swap", *arguments]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        graph.until(lambda process=process: process.poll() is not None, seconds=60)
+        graph.until(lambda process=process: process.poll() is not None)
         assert process.returncode == 0, process.stdout.read()
         assert perception._digest == digest(file)
         assert (tick() > 0.1) == (file == checkpoint)
