@@ -222,8 +222,8 @@ def report(out: Path) -> None:
             summary.append(row)
             table.add_row(*in_words(row), f"{max(row['train_cpu_seconds'])}", f"{row['median_jerk']:.0f}")
     Console(width=190).print(table)
-    ratio, pairs = between_trainings(cells)
-    print(f"two trainings of one recipe: {ratio:.1f} times the variance that episodes alone have, over {pairs} pairs")
+    ratio, freedom = between_trainings(cells)
+    print(f"trainings of one recipe: {ratio:.1f} times the variance of their episodes, {freedom} degrees of freedom")
     print(json.dumps(summary))
     (out / "summary.json").write_text(json.dumps(summary, indent=1))
     write_markdown(summary, out)
@@ -267,18 +267,18 @@ def in_words(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def between_trainings(cells: list[dict[str, Any]]) -> tuple[float, int]:
-    """How far two trainings of one recipe lie apart: the mean squared difference of their rates, in units of what their
-    episodes alone would give (1), over so many pairs; those that nearly always or never succeed are left out."""
+    """How far trainings of one recipe lie apart: the variance of their rates, in units of what episodes alone would
+    give (1), and its degrees of freedom (one less than trainings); what nearly always or never succeeds is left out."""
     of: dict[Any, list[list[int]]] = {}
     for cell in cells:
         of.setdefault((key(cell), cell["method"]), []).append([int(won) for won in cell["outcomes"]])
-    ratios = []
-    for first, second in (pair for pair in of.values() if len(pair) == 2):
-        rate = (sum(first) + sum(second)) / (len(first) + len(second))
+    apart, freedom = 0.0, 0
+    for trainings in of.values():
+        rate = sum(map(sum, trainings)) / sum(map(len, trainings))
         if 0.05 <= rate <= 0.95:
-            apart = sum(first) / len(first) - sum(second) / len(second)
-            ratios.append(apart**2 / (rate * (1.0 - rate) * (1.0 / len(first) + 1.0 / len(second))))
-    return (sum(ratios) / len(ratios) if ratios else 0.0), len(ratios)
+            apart += sum(len(t) * (sum(t) / len(t) - rate) ** 2 for t in trainings) / (rate * (1.0 - rate))
+            freedom += len(trainings) - 1
+    return (apart / freedom if freedom else 0.0), freedom
 
 
 def at_a_glance(summary: list[dict[str, Any]]) -> list[tuple[str, ...]]:
