@@ -45,7 +45,8 @@ def commands(graph, recorder, arm):
 
 def play(graph, arm, robot, commands, ticks):
     """A short demonstration: 5 states, a frame of each camera and a command a tick. Gives back how much was sent."""
-    rng, start = np.random.default_rng(3), time.time_ns() - 10**9  # played faster than it is stamped
+    # Played faster than it is stamped: half way it is the time that it is.
+    rng, start = np.random.default_rng(3), time.time_ns() - ticks * TICK // 2
     for tick in range(ticks):
         for step in range(5):
             arm.publish_state(start + tick * TICK + step * STATE, np.full(7, 0.01 * tick))
