@@ -52,6 +52,10 @@ def moved_by(step: float, human: list[bool]) -> Demonstration:
     return Demonstration(np.zeros((4, 1, 2, 2, 3), np.uint8), state, action, np.arange(4), np.array(human))
 
 
+def test_a_policy_that_is_as_far_off_as_the_one_before_is_not_better() -> None:
+    assert [Comparison(0.5, after, 12).is_better for after in (0.4, 0.5, 0.6)] == [True, False, False]
+
+
 def test_the_distance_is_a_share_of_the_humans_motion_where_the_human_drove() -> None:
     episodes = [moved_by(0.2, [False, True, True, False])]
     assert distance_from_human(Says(0.2), episodes) == (pytest.approx(0.0, abs=1e-6), 2)  # type: ignore[arg-type]

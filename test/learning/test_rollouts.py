@@ -14,6 +14,7 @@ from lam_ros.cli.steps import film_failures
 from lam_ros.config import RobotConfig, load_robot
 from lam_ros.contract import Contract, Observation
 from lam_ros.errors import CheckpointError, ConfigError
+from lam_ros.learning import rollouts
 from lam_ros.learning.evaluation import EpisodeResult, Evaluation
 from lam_ros.learning.rollouts import Perturbation, Perturbed, Trial, arm_jerk, evaluate, perform, rms_jerk
 from lam_ros.policy.checkpoint import load_policy
@@ -68,6 +69,17 @@ def test_each_seed_lays_another_table(turning_policy: Turning, simulation: Simul
     for seed, seen in tables.items():
         perform(policy, simulation, seed, watch=seen.append)
     assert not np.array_equal(tables[5][0].images["front"], tables[6][0].images["front"])
+
+
+def test_jerk_is_of_the_whole_episode(
+    turning_policy: Turning, simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths: list[list[np.ndarray]] = []
+    monkeypatch.setattr(rollouts, "arm_jerk", lambda path, contract: paths.append(list(path)) or 0.0)
+    watched: list[Observation] = []
+    perform(load_policy(turning_policy(0.05, 0.0), load_robot("desk_arm")), simulation, 3, watch=watched.append)
+    assert len(paths[0]) == len(watched) + 1
+    np.testing.assert_allclose(paths[0][0], watched[0].state, atol=1e-6)
 
 
 def test_jerk_is_of_the_joints_that_turn(robot: RobotConfig) -> None:
