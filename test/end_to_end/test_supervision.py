@@ -15,6 +15,7 @@ import pytest
 from lam_ros.bringup import Options, Supervisor, plan
 from lam_ros.cli import steps
 from lam_ros.errors import BringUpError
+from test.conftest import children_of, is_gone
 
 HOLD_NS = 200_000_000
 
@@ -42,18 +43,6 @@ def test_the_arm_holds_when_a_node_is_killed_and_goes_on_when_it_is_back(watcher
         supervisor.check()
 
 
-def children_of(pid):
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        if int(fields[1]) == pid:
-            found.append(int(stat.parent.name))
-    return found
-
-
 @pytest.fixture
 def lam_up(domain, restless):
     command = [sys.executable, "-m", "lam_ros.cli.main", "up", "deploy", "--simulated", "--checkpoint", str(restless)]
@@ -71,14 +60,6 @@ def lines_until(process, pattern):
         if re.search(pattern, line):
             return "".join(seen)
     raise AssertionError(f"{pattern} was never said:\n{''.join(seen)}")
-
-
-def is_gone(pid):
-    try:
-        os.kill(pid, 0)
-        return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
-    except (ProcessLookupError, FileNotFoundError):
-        return True
 
 
 def all_ends_well_after_ctrl_c(process, interrupt):

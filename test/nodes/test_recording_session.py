@@ -6,13 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 from sensor_msgs.msg import JointState
 
 from lam_ros.demonstrations.episode import list_episodes
 from lam_ros.nodes.joints import joint_message
+from test.conftest import children_of, is_gone
 
 RECORD = (sys.executable, "-m", "lam_ros.cli.main", "record", "--robot", "desk_arm", "--task", "wave")
 
@@ -89,10 +89,9 @@ def test_without_a_terminal_it_says_what_to_do(domain, tmp_path):
 def test_ctrl_c_leaves_no_node_behind(domain, open_terminal, tmp_path):
     terminal = open_terminal([*RECORD, "--out", str(tmp_path / "demos")])
     terminal.until_shows("nobody publishes")
-    pid = terminal.process.pid
-    nodes = [int(node) for node in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    nodes = children_of(terminal.process.pid)
     assert len(nodes) == 2  # gate and recorder
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.process.wait(timeout=60) == 130
     # By process and not by the graph, where a node lives on for 20 s when its one farewell was lost on a busy machine.
-    assert not [node for node in nodes if Path(f"/proc/{node}").exists()]
+    assert all(map(is_gone, nodes))
