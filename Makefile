@@ -33,7 +33,7 @@ lint: $(STAMP)
 
 # What docs/ says of nodes and commands, read off them.
 reference: $(STAMP)
-	MUJOCO_GL=egl ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST $(VENV)/bin/python -m lam_ros.nodes.reference > docs/nodes.md
+	ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST $(VENV)/bin/python -m lam_ros.nodes.reference > docs/nodes.md
 	$(VENV)/bin/typer lam_ros.cli.main utils docs --name lam --title lam --output docs/commands.md
 
 docs: $(STAMP)

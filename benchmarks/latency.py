@@ -4,9 +4,9 @@
 
 Measured in one run, one after the other: bare transport of the frames to one subscriber; the networks alone, in
 process; the three nodes composed in one process; the three nodes as three processes. The networks and the composed
-nodes once with the checkpoint in torch, once exported to ONNX Runtime. What the gate adds: perception and action
-composed without it, up to lam/policy_command, in turn with all three, --turns times. Cameras and joint states come from
-a process of their own. Frames are counted: published, used, dropped on purpose, lost.
+nodes once with the checkpoint in torch, once exported to ONNX Runtime, once in 8 bits. What the gate adds: perception
+and action composed without it, up to lam/policy_command, in turn with all three, --turns times. Cameras and joint
+states come from a process of their own. Frames are counted: published, used, dropped on purpose, lost.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from lam_ros.contract import Contract
 from lam_ros.nodes.main import keep_memory
 from lam_ros.policy.checkpoint import CheckpointInfo, load_network, load_policy, save_checkpoint, save_exported
 from lam_ros.policy.configuration import PolicyConfig
-from lam_ros.policy.export import export_graphs
+from lam_ros.policy.export import export_graphs, quantise
 from lam_ros.policy.runtime import PolicyNetwork
 from lam_ros.share import share_path
 
@@ -63,12 +63,16 @@ def write_checkpoint(folder: Path, robot_file: Path) -> Path:
     return path
 
 
-def write_exported(folder: Path, checkpoint: Path) -> Path:
-    """The same network, exported."""
+def write_exported(folder: Path, checkpoint: Path) -> tuple[Path, Path]:
+    """The same network, exported: in float32, and in int8."""
     network, info = load_network(checkpoint)
-    path = folder / "policy.onnx.safetensors"
-    save_exported(path, export_graphs(network), info)
-    return path
+    paths = folder / "policy.onnx.safetensors", folder / "policy.int8.safetensors"
+    graphs = export_graphs(network)
+    save_exported(paths[0], graphs, info)
+    width, height = network.config.image_size
+    noise = np.random.default_rng(0).integers(0, 255, (8, height, width, 3), dtype=np.uint8)
+    save_exported(paths[1], quantise(graphs, [noise] * len(network.perception.encoders)), info)
+    return paths
 
 
 def cameras_role(robot_file: str, seconds: float, joint_listeners: int) -> None:
@@ -288,13 +292,15 @@ def measure(seconds: float, turns: int, out: Path | None) -> None:
         keep_memory()  # as every node does: the bare cost of transport is measured with the same allocator
         robot_file = write_robot(Path(folder))
         checkpoint = write_checkpoint(Path(folder), robot_file)
-        exported = write_exported(Path(folder), checkpoint)
+        exported, eight_bits = write_exported(Path(folder), checkpoint)
         figures = {
             "transport alone": measure_transport(robot_file, seconds),
             "networks alone, torch": measure_networks(robot_file, checkpoint),
             "networks alone, ONNX Runtime": measure_networks(robot_file, exported),
+            "networks alone, ONNX Runtime, int8": measure_networks(robot_file, eight_bits),
             "composed, torch": measure_nodes(robot_file, checkpoint, COMPOSED, seconds),
             "composed, ONNX Runtime": measure_nodes(robot_file, exported, COMPOSED, seconds),
+            "composed, ONNX Runtime, int8": measure_nodes(robot_file, eight_bits, COMPOSED, seconds),
             "three processes, ONNX Runtime": measure_nodes(robot_file, exported, SEPARATE, seconds),
             **measure_gate(robot_file, exported, seconds, turns),
         }

@@ -400,14 +400,13 @@ def require_ros() -> None:
 
 
 def node_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of nodes: the Fast DDS profile for large images and headless rendering, unless set already."""
+    """The environment of nodes: the Fast DDS profile for large images, unless one is set already."""
     environment = dict(os.environ if base is None else base)
     environment.pop("ROS_SECURITY_ENCLAVE_OVERRIDE", None)  # whose shell it is; a node has keys of its own
     chosen = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS")
     if not any(name in environment for name in chosen):
         older = environment.get("ROS_DISTRO") in ("humble", "iron")
         environment[chosen[1] if older else chosen[0]] = str(share_path("config/fastdds.xml"))
-    environment.setdefault("MUJOCO_GL", "egl")
     environment.setdefault("PYTHONUNBUFFERED", "1")
     return environment
 

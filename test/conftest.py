@@ -26,7 +26,6 @@ from lam_ros.policy.configuration import PolicyConfig
 from lam_ros.policy.runtime import PolicyNetwork
 from lam_ros.share import share_path
 
-os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo reads it when it is imported, which nothing above does
 # Networks this small gain nothing from threads, and beside anything else threads wait for each other for minutes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

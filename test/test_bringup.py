@@ -142,11 +142,10 @@ def test_parameters_survive_the_command_line(value: Any) -> None:
     assert type(yaml.safe_load(text)) is type(value)
 
 
-def test_nodes_get_the_large_message_profile_and_headless_rendering() -> None:
+def test_nodes_get_the_large_message_profile() -> None:
     environment = node_environment({"PATH": "/bin"})
     assert Path(environment["FASTDDS_DEFAULT_PROFILES_FILE"]).name == "fastdds.xml"
     assert Path(environment["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
-    assert environment["MUJOCO_GL"] == "egl"
     assert environment["PATH"] == "/bin"
 
 
@@ -165,9 +164,8 @@ def test_a_node_has_its_own_keys_and_not_those_of_the_shell() -> None:
     "name", ["FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS"]
 )
 def test_the_users_own_fast_dds_settings_stay(name: str) -> None:
-    environment = node_environment({name: "mine", "MUJOCO_GL": "glfw"})
+    environment = node_environment({name: "mine"})
     assert {key: value for key, value in environment.items() if key.startswith("FAST")} == {name: "mine"}
-    assert environment["MUJOCO_GL"] == "glfw"
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def spawn(cell: Cell, out: str, side_by_side: int, arena_processes: int) -> str:
     command = [sys.executable, __file__, "--cell", json.dumps(asdict(cell)), "--out", out]
     command += ["--side-by-side", str(side_by_side), "--arena-processes", str(arena_processes)]
     one_thread = {"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "0"}  # of torch, and of Mesa's drawing
-    environment = {"MUJOCO_GL": "egl", **os.environ, **one_thread}
+    environment = {**os.environ, **one_thread}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     return cell.name + ("" if ended.returncode == 0 else f" failed: {ended.stderr[-1500:]}")
 

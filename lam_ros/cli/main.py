@@ -277,7 +277,6 @@ def latency_command(
 
 
 def main() -> None:
-    os.environ.setdefault("MUJOCO_GL", "egl")
     app()
 
 

@@ -33,7 +33,6 @@ def start(name: str, args: list[str] | None = None) -> int:
     """Run one process of the node table; the exit code."""
     # The control path wants one thread: two contend with the cameras, and once took 700 ms for one ResNet18.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("MUJOCO_GL", "egl")
     keep_memory()
     if os.environ.get(FOLLOW_PARENT, "").isdecimal():
         follow_parent(int(os.environ[FOLLOW_PARENT]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -133,3 +134,12 @@ def test_a_program_that_rendered_ends_in_silence() -> None:
     code = "from lam_ros.simulation.simulation import Simulation; s = Simulation.of('desk_arm', 'reach'); s.observe()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("said", "taken"), [("", "egl"), ("disable", "disable")])
+def test_a_program_draws_without_a_display_unless_told_how(said: str, taken: str) -> None:
+    program = "import os; from lam_ros.control import arm_model; print(os.environ['MUJOCO_GL'])"
+    environment = {name: value for name, value in os.environ.items() if name not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
+    environment |= {"MUJOCO_GL": said} if said else {}
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
+    assert ended.stdout.strip() == taken
