@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,22 +19,23 @@ from lam_ros.nodes.base import ERROR, OK, SILENCE_S, WARN
 from lam_ros.nodes.images import features_message, image_message, to_rgb, view
 from lam_ros.nodes.policy import Loaded, PolicyNode
 from lam_ros.nodes.qos import NEWEST, STREAM
+from lam_ros.nodes.seeing import Frame, Helpers, Seen, see_all
 from lam_ros.policy.explain import draw_attention
+from lam_ros.policy.policy import Policy
 
 UNHEARD = "where `ros2 topic hz` hears nothing either, start that driver again (docs/first-robot.md: Nothing arrives)."
 SILENCE_TICKS = 5  # a camera that has sent nothing for so long, or SILENCE_S where that is longer, is named
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """A camera's frame, uint8 (H, W, 3) RGB, and its features (D,)."""
-
-    image: np.ndarray
-    features: np.ndarray
+def look(policy: Policy, camera: str, frame: ImageView | CompressedView) -> Seen:
+    """Run the CNN on a frame; raises ImageError or ContractError where it does not fit."""
+    image = to_rgb(frame)
+    return Seen(image, policy.perceive_camera(camera, image))
 
 
 class PerceptionNode(PolicyNode):
-    """Event driven: the frame that completes a tick is the one whose callback publishes it."""
+    """Event driven: the frame that completes a tick is the one whose callback publishes it. Those before it are looked
+    at by other threads as they arrive."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("perception", **kwargs)
@@ -45,6 +46,7 @@ class PerceptionNode(PolicyNode):
         self._before: Loaded | None = None
         self.load_policy()
         self._assembler = TickAssembler(self.robot)
+        self._helpers = Helpers(len(self.robot.cameras) - 1)
         self._published = 0
         self._refused = 0
         self._features = self.create_publisher(Image, "lam/features", STREAM)
@@ -98,20 +100,19 @@ class PerceptionNode(PolicyNode):
         self._arrived_ns[camera] = self.now_ns()
         try:
             frame = view(serialized, self.robot.cameras[camera].transport == "compressed")
-            seen = self._see(camera, frame) if self._assembler.is_due(camera, frame.stamp_ns) else None
-            tick = self._assembler.push(camera, frame.stamp_ns, seen)
+            is_due = self._assembler.is_due(camera, frame.stamp_ns)
+            given = Frame(partial(look, self._policy, camera, frame))
+            tick = self._assembler.push(camera, frame.stamp_ns, given)
             if tick is not None:
-                self._publish(tick)
+                self._publish(replace(tick, images=see_all(tick.images)))
+            elif is_due:
+                self._helpers.begin(given)
         except LamError as error:
             self._refused += 1
             self.note("frames", ERROR, str(error))
 
-    def _see(self, camera: str, frame: ImageView | CompressedView) -> _Seen:
-        """The CNN runs as a frame arrives, while the tick's other frames are still on their way."""
-        image = to_rgb(frame)
-        return _Seen(image, self._policy.perceive_camera(camera, image))
-
     def _publish(self, tick: Tick) -> None:
+        """The features of a tick, whose images are ``Seen``."""
         features = np.stack([seen.features for seen in tick.images.values()])
         if not np.isfinite(features).all():
             self.note("features", ERROR, "the CNN gives values that are not finite; train the checkpoint again.")
@@ -147,6 +148,7 @@ class PerceptionNode(PolicyNode):
             self.note("cameras", OK, "every camera is heard")
 
     def _forget(self) -> None:
+        self._helpers.close()
         for subscription in self._subscriptions_made:
             self.destroy_subscription(subscription)
         for publisher in (self._features, *self._explanations.values()):

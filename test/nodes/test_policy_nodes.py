@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from typing import Any
 
 import cv2
@@ -56,6 +57,28 @@ def test_features_carry_the_oldest_stamp_and_the_checkpoint(graph, arm, robot, c
     assert features[0].header.frame_id == digest(checkpoint)
     expected = load_policy(checkpoint, robot).perceive(frames, 0).values
     np.testing.assert_allclose(pixels(features[0])[..., 0], expected, atol=1e-5)
+
+
+def test_cameras_are_looked_at_side_by_side(graph, arm, robot, perception, monkeypatch):
+    see, wrist_began = perception._policy.perceive_camera, threading.Event()
+    handed = []
+    perception.hand_over = lambda features, digest: handed.append(features)
+
+    def look(camera, image):
+        if camera == "wrist":
+            wrist_began.set()
+        else:
+            assert wrist_began.wait(60), "nobody looks at the wrist while the front is looked at"
+        return see(camera, image)
+
+    monkeypatch.setattr(perception._policy, "perceive_camera", look)
+    frames = {camera: np.full((96, 96, 3), shade, np.uint8) for shade, camera in ((40, "front"), (90, "wrist"))}
+    arm.publish_frame("front", STAMP, frames["front"])
+    graph.until(lambda: perception._assembler._frames["front"])
+    arm.publish_frame("wrist", STAMP, frames["wrist"])
+    graph.until(lambda: handed)
+    expected = [see(camera, frames[camera]) for camera in robot.cameras]
+    np.testing.assert_allclose(handed[0].values, expected, atol=1e-5)
 
 
 def test_frames_dropped_on_purpose_are_counted(graph, arm, perception):

@@ -1,0 +1,80 @@
+"""Looks at a tick's first frames on threads of their own, while its last frame is still on its way."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A camera's frame, uint8 (H, W, 3) RGB, and its features (D,)."""
+
+    image: np.ndarray
+    features: np.ndarray
+
+
+class Frame:
+    """A camera's frame that is looked at once: by a helper that has begun, else by who asks for it.
+
+    Args:
+        look: how.
+    """
+
+    def __init__(self, look: Callable[[], Seen]) -> None:
+        self._look = look
+        self._begun: Future[Seen] | None = None
+        self._seen: Seen | None = None
+
+    @property
+    def is_begun(self) -> bool:
+        return self._begun is not None
+
+    def begin(self, helpers: ThreadPoolExecutor) -> Future[Seen]:
+        self._begun = helpers.submit(self._look)
+        return self._begun
+
+    def seen(self) -> Seen:
+        """Raises what looking at it raises."""
+        if self._seen is None:  # two ticks of a clock may share a frame
+            if self._begun is None or self._begun.cancel():  # a helper that could not run yet gives it back
+                self._seen = self._look()
+            else:
+                self._seen = self._begun.result()
+        return self._seen
+
+
+class Helpers:
+    """Threads that begin to look at frames. One that is busy is given no more, so that none wait where frames come
+    faster than they can be looked at: of those the newest counts, and the assembler keeps only that.
+
+    Args:
+        count: of threads; none for a single camera, whose frame completes its tick.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._pool = ThreadPoolExecutor(max(1, count), "cnn")
+        self._idle = threading.Semaphore(count)
+
+    def begin(self, frame: Frame) -> None:
+        """Have a frame looked at, if a thread is idle."""
+        if self._idle.acquire(blocking=False):
+            frame.begin(self._pool).add_done_callback(lambda ended: self._idle.release())
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+def see_all(frames: Mapping[str, Frame]) -> dict[str, Seen]:
+    """Each camera's; those that nobody has begun first, while the helpers end the others.
+
+    Raises:
+        LamError: a frame cannot be read, or has another size than the robot YAML says.
+    """
+    in_turn = sorted(frames, key=lambda camera: frames[camera].is_begun)
+    seen = {camera: frames[camera].seen() for camera in in_turn}
+    return {camera: seen[camera] for camera in frames}
