@@ -2,8 +2,9 @@
 
     python benchmarks/learning/step_cost.py [--lerobot-python PYTHON] [--json FILE]
 
-Images are at the policy's size already; random weights, which cost as much as trained ones. With --lerobot-python, an
-environment in which LeRobot can be imported, ACT's and the diffusion policy's cost on the same machine beside it.
+Images are at the policy's size already; random weights, which cost as much as trained ones. All take turns, so that a
+slow minute of a shared machine is nobody's alone. With --lerobot-python, an environment in which LeRobot can be
+imported, ACT's and the diffusion policy's cost on the same machine beside it.
 """
 
 from __future__ import annotations
@@ -13,28 +14,34 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.progress import track
 
 SIZES = (("strided", 96), ("strided", 128), ("article", 96), ("resnet18", 96), ("resnet18", 128))
-REPEATS = 200
+ROUNDS, REPEATS, WARM_UP = 10, 20, 5
 PEER = Path(__file__).with_name("lerobot_server.py")
 
 
-def cost(step: Callable[[], Any], repeats: int = REPEATS) -> dict[str, float]:
-    """Best, median and 99th percentile in ms."""
-    for _ in range(10):
-        step()
-    spent = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        step()
-        spent.append(1e3 * (time.perf_counter() - start))
-    best, median, late = np.percentile(spent, (0, 50, 99))
-    return {"best_ms": round(best, 3), "median_ms": round(median, 3), "p99_ms": round(late, 3)}
+def costs(steps: Mapping[str, Callable[[], Any]]) -> dict[str, dict[str, float]]:
+    """Best, median and 99th percentile of each, in ms, taking turns."""
+    spent: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in track(range(ROUNDS), "rounds"):
+        for name, step in steps.items():
+            for repeat in range(WARM_UP + REPEATS):
+                start = time.perf_counter()
+                step()
+                if repeat >= WARM_UP:
+                    spent[name].append(1e3 * (time.perf_counter() - start))
+    figures = {}
+    for name, row in spent.items():
+        best, median, late = np.percentile(row, (0, 50, 99))
+        figures[name] = {"best_ms": round(best, 3), "median_ms": round(median, 3), "p99_ms": round(late, 3)}
+    return figures
 
 
 def measure() -> dict[str, dict[str, float]]:
@@ -49,7 +56,7 @@ def measure() -> dict[str, dict[str, float]]:
 
     torch.set_num_threads(1)
     contract = Contract.of(load_robot("desk_arm"))
-    figures = {}
+    steps = {}
     for encoder, side in SIZES:
         network = PolicyNetwork(PolicyConfig(encoder=encoder, image_size=(side, side)), contract)
         graphs = export_graphs(network)
@@ -67,8 +74,8 @@ def measure() -> dict[str, dict[str, float]]:
             "ONNX Runtime, int8": OnnxRuntime(eight_bits, contract, network.config),
         }
         for name, runtime in runtimes.items():
-            figures[f"{encoder} {side} px, {name}"] = cost(lambda runtime=runtime: step(runtime))
-    return figures
+            steps[f"{encoder} {side} px, {name}"] = partial(step, runtime)
+    return costs(steps)
 
 
 def measure_peers(python: Path) -> dict[str, dict[str, float]]:
