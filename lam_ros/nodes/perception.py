@@ -19,7 +19,7 @@ from lam_ros.nodes.base import ERROR, OK, SILENCE_S, WARN
 from lam_ros.nodes.images import features_message, image_message, to_rgb, view
 from lam_ros.nodes.policy import Loaded, PolicyNode
 from lam_ros.nodes.qos import NEWEST, STREAM
-from lam_ros.nodes.seeing import Frame, Helpers, Seen, see_all
+from lam_ros.nodes.seeing import Frame, Helpers, Seen
 from lam_ros.policy.explain import draw_attention
 from lam_ros.policy.policy import Policy
 
@@ -104,7 +104,7 @@ class PerceptionNode(PolicyNode):
             given = Frame(partial(look, self._policy, camera, frame))
             tick = self._assembler.push(camera, frame.stamp_ns, given)
             if tick is not None:
-                self._publish(replace(tick, images=see_all(tick.images)))
+                self._publish(replace(tick, images=self._helpers.see(tick.images)))
             elif is_due:
                 self._helpers.begin(given)
         except LamError as error:

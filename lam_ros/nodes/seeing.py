@@ -31,8 +31,9 @@ class Frame:
         self._seen: Seen | None = None
 
     @property
-    def is_begun(self) -> bool:
-        return self._begun is not None
+    def is_left(self) -> bool:
+        """Whether nobody has begun to look at it."""
+        return self._begun is None and self._seen is None
 
     def begin(self, helpers: ThreadPoolExecutor) -> Future[Seen]:
         self._begun = helpers.submit(self._look)
@@ -65,16 +66,18 @@ class Helpers:
         if self._idle.acquire(blocking=False):
             frame.begin(self._pool).add_done_callback(lambda ended: self._idle.release())
 
+    def see(self, frames: Mapping[str, Frame]) -> dict[str, Seen]:
+        """Each camera's: who asks looks at one that nobody has begun, while the helpers look at the others.
+
+        Raises:
+            LamError: a frame cannot be read, or has another size than the robot YAML says.
+        """
+        left = [camera for camera, frame in frames.items() if frame.is_left]
+        for camera in left[1:]:
+            self.begin(frames[camera])
+        in_turn = sorted(frames, key=lambda camera: not frames[camera].is_left)
+        seen = {camera: frames[camera].seen() for camera in in_turn}
+        return {camera: seen[camera] for camera in frames}
+
     def close(self) -> None:
         self._pool.shutdown()
-
-
-def see_all(frames: Mapping[str, Frame]) -> dict[str, Seen]:
-    """Each camera's; those that nobody has begun first, while the helpers end the others.
-
-    Raises:
-        LamError: a frame cannot be read, or has another size than the robot YAML says.
-    """
-    in_turn = sorted(frames, key=lambda camera: frames[camera].is_begun)
-    seen = {camera: frames[camera].seen() for camera in in_turn}
-    return {camera: seen[camera] for camera in frames}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lam_ros.errors import ImageError
-from lam_ros.nodes.seeing import Frame, Helpers, Seen, see_all
+from lam_ros.nodes.seeing import Frame, Helpers, Seen
 
 PATIENCE_S = 60
 
@@ -57,7 +57,7 @@ def test_a_busy_helper_is_given_no_more_and_an_idle_one_is_again(helpers):
     helpers.begin(first)
     assert slow.began.wait(PATIENCE_S)
     helpers.begin(second)
-    assert not second.is_begun
+    assert second.is_left
     assert second.seen() is left.seen
     assert left.threads == [HERE]
     slow.go.set()
@@ -65,10 +65,10 @@ def test_a_busy_helper_is_given_no_more_and_an_idle_one_is_again(helpers):
     for _ in range(PATIENCE_S * 100):
         third = Frame(Look())
         helpers.begin(third)
-        if third.is_begun:
+        if not third.is_left:
             break
         threading.Event().wait(0.01)
-    assert third.is_begun
+    assert not third.is_left
 
 
 def test_what_a_helper_could_not_begin_yet_is_looked_at_by_who_asks_and_once():
@@ -102,7 +102,7 @@ def test_what_is_wrong_with_a_frame_is_told_to_who_asks(helpers):
 def test_nobody_helps_where_there_is_one_camera():
     helpers, frame = Helpers(0), Frame(Look())
     helpers.begin(frame)
-    assert not frame.is_begun
+    assert frame.is_left
     helpers.close()
 
 
@@ -117,6 +117,29 @@ def test_those_that_nobody_has_begun_come_first_and_all_keep_their_places(helper
     frames = {"front": Frame(slow), "wrist": Frame(look_then_let_go)}
     helpers.begin(frames["front"])
     assert slow.began.wait(PATIENCE_S)
-    seen = see_all(frames)
+    seen = helpers.see(frames)
     assert list(seen) == ["front", "wrist"]
     assert (seen["front"], seen["wrist"]) == (slow.seen, own.seen)
+
+
+def test_who_asks_for_several_that_nobody_has_begun_is_helped(helpers):
+    helped, own = Look(waits=True), Look()
+
+    def look_once_helped() -> Seen:
+        assert helped.began.wait(PATIENCE_S), "nobody helps"
+        helped.go.set()
+        return own()
+
+    seen = helpers.see({"front": Frame(look_once_helped), "wrist": Frame(helped)})
+    assert list(seen.values()) == [own.seen, helped.seen]
+    assert own.threads == [HERE]
+    assert helped.threads != [HERE]
+
+
+def test_a_frame_that_was_seen_before_is_given_to_nobody(helpers):
+    again, new = Look(), Look()
+    shared = Frame(again)
+    shared.seen()
+    assert not shared.is_left
+    helpers.see({"front": Frame(new), "wrist": shared})
+    assert (again.threads, new.threads) == ([HERE], [HERE])
