@@ -32,7 +32,7 @@ from lam_ros.policy.checkpoint import (
 )
 from lam_ros.policy.configuration import PolicyConfig
 from lam_ros.policy.export import export_graphs, parity, quantise
-from lam_ros.policy.onnx_runtime import PROVIDERS, OnnxRuntime, perception_graph
+from lam_ros.policy.onnx_runtime import ACTION_GRAPH, PROVIDERS, OnnxRuntime, perception_graph
 from lam_ros.policy.runtime import PolicyNetwork, TorchRuntime
 
 SMALL = {"image_size": (24, 24), "hidden_size": 16, "chunk": 3, "bins": 7}
@@ -109,6 +109,20 @@ def test_eight_bits_are_close_and_smaller(exported: dict[str, Any], file: Path, 
     runtime = OnnxRuntime(quantised, network.contract, network.config)
     same = parity(runtime, TorchRuntime(network), EPISODES, network.normaliser.target_scale.numpy())
     assert 0.0 < same.largest < 0.25
+
+
+@pytest.mark.parametrize("head", ["regression", "refined", "gmm"])
+def test_what_enters_and_leaves_the_lstm_stays_in_float(make_network: Any, head: str) -> None:
+    network = make_network(PolicyConfig(**{**SMALL, "head": head, "layers": 2}))
+    seen = RNG.integers(0, 256, (4, 24, 24, 3), dtype=np.uint8)
+    action = onnx.load_from_string(quantise(export_graphs(network), [seen, seen])[ACTION_GRAPH])
+    names = [tensor.name for tensor in action.graph.initializer]
+    eight_bits = {name.partition(".weight")[0] for name in names if name.endswith("_quantized")}
+    assert eight_bits == {"network.action.lstm", "network.action.reflex.0"}
+    assert sum(name.endswith("_quantized") for name in names) == 5  # two of each layer of the LSTM, and the reflex
+    floats = [name for name in names if "weight" in name and "_quantized" not in name and "_scale" not in name]
+    assert any("inlet" in name for name in floats)
+    assert any("head" in name for name in floats)
 
 
 def test_resnet18_stays_in_8_bits_from_pixels_to_its_last_map(make_network: Any, tmp_path: Path) -> None:
