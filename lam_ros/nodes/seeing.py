@@ -72,12 +72,13 @@ class Helpers:
         Raises:
             LamError: a frame cannot be read, or has another size than the robot YAML says.
         """
-        left = [camera for camera, frame in frames.items() if frame.is_left]
-        for camera in left[1:]:
-            self.begin(frames[camera])
-        in_turn = sorted(frames, key=lambda camera: not frames[camera].is_left)
-        seen = {camera: frames[camera].seen() for camera in in_turn}
-        return {camera: seen[camera] for camera in frames}
+        left = [frame for frame in frames.values() if frame.is_left]
+        for frame in left[1:]:
+            self.begin(frame)
+        for frame in left:
+            if frame.is_left:
+                frame.seen()
+        return {camera: frame.seen() for camera, frame in frames.items()}
 
     def close(self) -> None:
         self._pool.shutdown()

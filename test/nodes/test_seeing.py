@@ -62,12 +62,10 @@ def test_a_busy_helper_is_given_no_more_and_an_idle_one_is_again(helpers):
     assert left.threads == [HERE]
     slow.go.set()
     assert first.seen() is slow.seen
-    for _ in range(PATIENCE_S * 100):
-        third = Frame(Look())
-        helpers.begin(third)
-        if not third.is_left:
-            break
-        threading.Event().wait(0.01)
+    assert helpers._idle.acquire(timeout=PATIENCE_S)  # it is idle a moment after its frame is seen
+    helpers._idle.release()
+    third = Frame(Look())
+    helpers.begin(third)
     assert not third.is_left
 
 
@@ -108,11 +106,10 @@ def test_nobody_helps_where_there_is_one_camera():
 
 def test_those_that_nobody_has_begun_come_first_and_all_keep_their_places(helpers):
     slow, own = Look(waits=True), Look()
-    own_look = own.__call__
 
     def look_then_let_go() -> Seen:
         slow.go.set()  # had the other been waited for first, nobody would
-        return own_look()
+        return own()
 
     frames = {"front": Frame(slow), "wrist": Frame(look_then_let_go)}
     helpers.begin(frames["front"])
