@@ -30,7 +30,10 @@ from lam_ros.nodes.stage import objects_message, status_message
 from lam_ros.simulation.simulation import Simulation
 from lam_ros.simulation.tasks import TASKS
 
-BETWEEN_EPISODES_S = 0.5  # of simulated time without frames: nodes see the pause, and begin anew
+# Simulated time without frames, in which an episode's nodes end what they did and begin anew, is the longest of:
+BETWEEN_EPISODES_S = 0.5
+BETWEEN_EPISODES_TICKS = 10.0  # the action node resets the LSTM after 4.5
+BETWEEN_EPISODES_STALENESS = 2.5  # the gate takes an arm for standing after 2
 SETTLING_STEPS = 3  # joint states of the arm in its new place, heard by everyone before its first frame
 MAX_CATCH_UP_S = 0.1
 LOOK_S = 0.5  # for a robot in this ROS domain, before anything is published that could set it moving
@@ -54,6 +57,11 @@ class SimulationNode(PlainNode):
         self._simulation = Simulation(self.robot, self.parameter("task"), self.robot_file)
         self._simulation.skip(time.time())  # stamps stay apart from those of earlier runs
         self._joint_step_s = 1.0 / self.robot.joint_states.rate_hz
+        self._pause_s = max(
+            BETWEEN_EPISODES_S,
+            BETWEEN_EPISODES_TICKS / self.robot.policy.rate_hz,
+            BETWEEN_EPISODES_STALENESS * self.robot.gate.staleness_s,
+        )
         self._next_seed = int(self.parameter("seed"))
         self._seed = self._next_seed
         self._target: np.ndarray | None = None
@@ -149,10 +157,13 @@ class SimulationNode(PlainNode):
 
     def _begin(self) -> None:
         simulation = self._simulation
-        for _ in range(round(BETWEEN_EPISODES_S / self._joint_step_s)):
+        steps = round(self._pause_s / self._joint_step_s)
+        # The clock in one leap, and first: a watchdog that woke up within the pause would brake the old arm, and the
+        # new one would go on from where that was sent last.
+        self._publish_clock(steps * seconds_to_ns(self._joint_step_s))
+        for _ in range(steps):
             simulation.skip(self._joint_step_s)
             self._publish_joints()
-        self._publish_clock()  # in one leap: a watchdog that wakes up within the pause would still brake the old arm
         self._seed = self._next_seed
         self._next_seed += 1
         simulation.reset(self._seed, self.parameter("disturbance"))
@@ -237,8 +248,8 @@ class SimulationNode(PlainNode):
 
     # What goes out
 
-    def _publish_clock(self) -> None:
-        self._clock_publisher.publish(ClockMessage(clock=ns_to_stamp(self._simulation.now_ns)))
+    def _publish_clock(self, ahead_ns: int = 0) -> None:
+        self._clock_publisher.publish(ClockMessage(clock=ns_to_stamp(self._simulation.now_ns + ahead_ns)))
 
     def _publish_joints(self) -> None:
         simulation = self._simulation

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -10,17 +12,25 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from lam_ros.control.gate import Driver
 from lam_ros.errors import SimulationError
 from lam_ros.images import rgb_from_compressed, rgb_from_image
+from lam_ros.nodes.action import GAP_TICKS
 from lam_ros.nodes.base import stamp_to_ns
 from lam_ros.nodes.gate import GateNode
-from lam_ros.nodes.qos import LATCHED
+from lam_ros.nodes.joints import joint_message
+from lam_ros.nodes.qos import COMMAND, LATCHED
 from lam_ros.nodes.simulation import SimulationNode
 from lam_ros.nodes.teleop import TeleopNode
+from lam_ros.simulation.simulation import Simulation
 
 
 def values(status):
     return {entry.key: entry.value for entry in status.values}
+
+
+def time_ns(message):
+    return stamp_to_ns(message.clock)
 
 
 @pytest.fixture
@@ -48,7 +58,7 @@ def test_the_expert_does_the_task_and_no_message_is_lost(graph, lockstep, robot)
     assert np.all(np.diff(frame_stamps) == 50_000_000), "20 Hz, in simulated time exactly"
     stamps = np.array([stamp_to_ns(message.header.stamp) for message in states])
     assert np.all(np.diff(stamps) == 10_000_000), "100 Hz, none lost and none twice"
-    times = [message.clock.sec * 10**9 + message.clock.nanosec for message in clock]
+    times = [time_ns(message) for message in clock]
     assert times == sorted(times)
 
 
@@ -92,6 +102,61 @@ def test_in_real_time_the_robot_follows_its_commands(graph, robot):
 
     publisher.publish(robot_command(robot, target, 0.05))
     graph.until(lambda: abs(node._simulation.state[0] - target[0]) < 0.02)
+
+
+def test_an_episode_begins_where_its_arm_is_and_not_where_the_last_one_was_sent(graph, robot, paced):
+    """Else it would depend on how long the machine took between the two: the gate brakes the old arm meanwhile."""
+    simulation = Simulation(robot, "reach")
+    simulation.reset(1)
+    near = simulation.state - 0.02
+    node = graph.add(SimulationNode, robot="desk_arm", mode="realtime")
+    gate = graph.add(GateNode, robot="desk_arm", use_sim_time=True)
+    requests = graph.talk(JointState, "lam/policy_command", COMMAND)
+    graph.until(lambda: node._has_begun)
+
+    @paced
+    def drive():
+        requests.publish(joint_message(robot.joint_names, near, node._simulation.now_ns))
+
+    def is_there():
+        drive()
+        return np.abs(node._simulation.state - near).max() < 0.02
+
+    graph.until(is_there)
+    graph.until(lambda: gate._gate.driver is Driver.HOLD and gate._gate.rests)
+    assert np.abs(gate._gate._standing.start() - node._simulation.state).max() > 0.0, (
+        "here it goes on where it was sent"
+    )
+    graph.ask(Trigger, "simulation/reset")
+    graph.until(lambda: np.abs(gate._gate._measured - simulation.state).max() < 1e-2)
+    np.testing.assert_array_equal(gate._gate._standing.start(), gate._gate._measured)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"policy": {"rate_hz": 5.0}, "gate": {"staleness_s": 0.3}}, {"gate": {"staleness_s": 0.4}}],
+    ids=["shipped", "slow", "patient"],
+)
+def test_between_episodes_time_leaps_far_enough_for_every_node(graph, desk_arm_with, monkeypatch, changes):
+    """The action node's LSTM and the gate begin anew after pauses that depend on the robot."""
+    node = graph.add(SimulationNode, robot=desk_arm_with(**changes), mode="lockstep")
+    told_ns = []
+    monkeypatch.setattr(
+        node, "_clock_publisher", SimpleNamespace(publish=lambda message: told_ns.append(time_ns(message)))
+    )
+    monkeypatch.setattr(
+        node, "_joints", SimpleNamespace(publish=lambda message: told_ns.append(stamp_to_ns(message.header.stamp)))
+    )
+    before_ns = node._simulation.now_ns
+    node._begin()
+    leap_s = (told_ns[0] - before_ns) / 1e9
+    assert leap_s > GAP_TICKS / node.robot.policy.rate_hz
+    assert leap_s > 2 * node.robot.gate.staleness_s
+    assert leap_s >= 0.5
+    states_ns = told_ns[1:]
+    assert states_ns == sorted(states_ns), "the clock leaps before them: nobody sees time pass while the arm rests"
+    assert states_ns[-1] == told_ns[0] == node._simulation.now_ns
+    assert np.all(np.diff([before_ns, *states_ns]) == 10_000_000), "and none of them is left out"
 
 
 def test_commands_for_other_joints_are_refused(graph, lockstep):
