@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import bisect
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,7 @@ class TickAssembler:
         self._skew_ns = seconds_to_ns(robot.policy.max_image_skew_s)
         self._frames: dict[str, deque[tuple[int, Any]]] = self._none()
         self._last_tick_ns: int | None = None
+        self._before: tuple[dict[str, deque[tuple[int, Any]]], int | None] = {}, None  # the last tick was given
         self.dropped = 0
 
     def _none(self) -> dict[str, deque[tuple[int, Any]]]:
@@ -100,10 +101,30 @@ class TickAssembler:
         frames = self._frames[camera]
         self.dropped += len(frames) == frames.maxlen
         frames.append((stamp_ns - self._latency_ns[camera], image))
-        if self._clock:
-            return self._tick_of_clock() if camera == self._clock else None
-        if not all(self._frames.values()):
+        if camera != self._clock if self._clock else not all(self._frames.values()):
             return None
+        return self._complete()
+
+    def without(self, images: Collection[Any]) -> Tick | None:
+        """The tick that there is instead of the one just given: these of its images cannot be read, and count as if
+        they had never come.
+
+        Raises:
+            ContractError: as ``push``.
+        """
+        frames, self._last_tick_ns = self._before
+        self._frames = {
+            name: deque((kept for kept in held if not any(kept[1] is image for image in images)), held.maxlen)
+            for name, held in frames.items()
+        }
+        decides = [self._clock] if self._clock else self._cameras
+        is_over = any(len(self._frames[name]) < len(frames[name]) for name in decides)
+        return None if is_over else self._complete()
+
+    def _complete(self) -> Tick | None:
+        self._before = {name: frames.copy() for name, frames in self._frames.items()}, self._last_tick_ns
+        if self._clock:
+            return self._tick_of_clock()
         return self._tick({name: frames[-1] for name, frames in self._frames.items()})
 
     def _tick_of_clock(self) -> Tick | None:

@@ -19,7 +19,7 @@ from lam_ros.nodes.base import ERROR, OK, SILENCE_S, WARN
 from lam_ros.nodes.images import features_message, image_message, to_rgb, view
 from lam_ros.nodes.policy import Loaded, PolicyNode
 from lam_ros.nodes.qos import NEWEST, STREAM
-from lam_ros.nodes.seeing import Frame, Helpers, Seen
+from lam_ros.nodes.seeing import Found, Frame, Helpers, Seen
 from lam_ros.policy.explain import draw_attention
 from lam_ros.policy.policy import Policy
 
@@ -27,10 +27,13 @@ UNHEARD = "where `ros2 topic hz` hears nothing either, start that driver again (
 SILENCE_TICKS = 5  # a camera that has sent nothing for so long, or SILENCE_S where that is longer, is named
 
 
-def look(policy: Policy, camera: str, frame: ImageView | CompressedView) -> Seen:
-    """Run the CNN on a frame; raises ImageError or ContractError where it does not fit."""
-    image = to_rgb(frame)
-    return Seen(image, policy.perceive_camera(camera, image))
+def look(policy: Policy, camera: str, frame: ImageView | CompressedView) -> Found:
+    """Run the CNN on a frame; an ImageError or ContractError where it does not fit."""
+    try:
+        image = to_rgb(frame)
+        return Seen(image, policy.perceive_camera(camera, image))
+    except LamError as error:
+        return error
 
 
 class PerceptionNode(PolicyNode):
@@ -40,12 +43,13 @@ class PerceptionNode(PolicyNode):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("perception", **kwargs)
         self.hand_over: Callable[[Features, str], None] | None = None  # to an action node in the same process
+        self._helpers = Helpers(0)
 
     def configure(self) -> None:
         self._now: Loaded | None = None
         self._before: Loaded | None = None
         self.load_policy()
-        self._assembler = TickAssembler(self.robot)
+        self._begin_anew()
         self._helpers = Helpers(len(self.robot.cameras) - 1)
         self._published = 0
         self._refused = 0
@@ -72,9 +76,13 @@ class PerceptionNode(PolicyNode):
         self.figure("frames refused", lambda: self._refused)
 
     def start(self) -> None:
-        self._assembler = TickAssembler(self.robot)
+        self._begin_anew()
         self._silence_ns = seconds_to_ns(max(SILENCE_S, SILENCE_TICKS / self.robot.policy.rate_hz))
         self._arrived_ns = dict.fromkeys(self.robot.cameras, self.now_ns())
+
+    def _begin_anew(self) -> None:
+        self._assembler = TickAssembler(self.robot)
+        self._ahead: dict[str, Frame] = {}  # each camera's last that was looked at before its tick was complete
 
     def run_with(self, loaded: Loaded) -> None:
         self._before, self._now = self._now, loaded
@@ -82,7 +90,7 @@ class PerceptionNode(PolicyNode):
 
     def adopt(self, loaded: Loaded) -> None:
         self.run_with(loaded)
-        self._assembler = TickAssembler(self.robot)  # a frame that was seen by the policy before belongs to no tick
+        self._begin_anew()  # a frame that was seen by the policy before belongs to no tick
 
     def _on_rollback(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if self._before is None:
@@ -98,18 +106,37 @@ class PerceptionNode(PolicyNode):
         if not self.is_active:
             return
         self._arrived_ns[camera] = self.now_ns()
+        before = self._ahead.pop(camera, None)
+        if before is not None and before.error is not None:  # which no tick has asked for
+            self._refuse(before.error)
         try:
             frame = view(serialized, self.robot.cameras[camera].transport == "compressed")
             is_due = self._assembler.is_due(camera, frame.stamp_ns)
             given = Frame(partial(look, self._policy, camera, frame))
             tick = self._assembler.push(camera, frame.stamp_ns, given)
-            if tick is not None:
-                self._publish(replace(tick, images=self._helpers.see(tick.images)))
-            elif is_due:
+            if tick is None and is_due:
                 self._helpers.begin(given)
+                self._ahead[camera] = given
+            while tick is not None:
+                tick = self._see(tick)
         except LamError as error:
-            self._refused += 1
-            self.note("frames", ERROR, str(error))
+            self._refuse(error)
+
+    def _see(self, tick: Tick) -> Tick | None:
+        """Publish a tick, or give back the one that there is without the frames that cannot be read."""
+        found = self._helpers.see(tick.images)
+        unreadable = {camera: error for camera, error in found.items() if not isinstance(error, Seen)}
+        if not unreadable:
+            self._publish(replace(tick, images=found))
+            return None
+        for camera, error in unreadable.items():
+            self._ahead.pop(camera, None)
+            self._refuse(error)
+        return self._assembler.without([tick.images[camera] for camera in unreadable])
+
+    def _refuse(self, error: LamError) -> None:
+        self._refused += 1
+        self.note("frames", ERROR, str(error))
 
     def _publish(self, tick: Tick) -> None:
         """The features of a tick, whose images are ``Seen``."""
@@ -146,6 +173,10 @@ class PerceptionNode(PolicyNode):
             self.note("cameras", WARN, f"nothing arrives from {', '.join(silent)}")
         else:
             self.note("cameras", OK, "every camera is heard")
+
+    def close(self) -> None:
+        self._helpers.close()
+        super().close()
 
     def _forget(self) -> None:
         self._helpers.close()

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lam_ros.errors import LamError
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -18,6 +20,10 @@ class Seen:
     features: np.ndarray
 
 
+# What looking at a frame gives: why it cannot be read is a value, since a helper has nobody to raise it to.
+Found = Seen | LamError
+
+
 class Frame:
     """A camera's frame that is looked at once: by a helper that has begun, else by who asks for it.
 
@@ -25,28 +31,35 @@ class Frame:
         look: how.
     """
 
-    def __init__(self, look: Callable[[], Seen]) -> None:
+    def __init__(self, look: Callable[[], Found]) -> None:
         self._look = look
-        self._begun: Future[Seen] | None = None
-        self._seen: Seen | None = None
+        self._begun: Future[Found] | None = None
+        self._found: Found | None = None
 
     @property
     def is_left(self) -> bool:
         """Whether nobody has begun to look at it."""
-        return self._begun is None and self._seen is None
+        return self._begun is None and self._found is None
 
-    def begin(self, helpers: ThreadPoolExecutor) -> Future[Seen]:
+    @property
+    def error(self) -> LamError | None:
+        """Why it cannot be read, if that is known by now."""
+        if self._found is None and self._begun is not None and self._begun.done():
+            self._found = self._begun.result()
+        return self._found if isinstance(self._found, LamError) else None
+
+    def begin(self, helpers: ThreadPoolExecutor) -> Future[Found]:
         self._begun = helpers.submit(self._look)
         return self._begun
 
-    def seen(self) -> Seen:
-        """Raises what looking at it raises."""
-        if self._seen is None:  # two ticks of a clock may share a frame
+    def found(self) -> Found:
+        """What is seen on it, or why it cannot be read."""
+        if self._found is None:  # two ticks of a clock may share a frame
             if self._begun is None or self._begun.cancel():  # a helper that could not run yet gives it back
-                self._seen = self._look()
+                self._found = self._look()
             else:
-                self._seen = self._begun.result()
-        return self._seen
+                self._found = self._begun.result()
+        return self._found
 
 
 class Helpers:
@@ -66,19 +79,15 @@ class Helpers:
         if self._idle.acquire(blocking=False):
             frame.begin(self._pool).add_done_callback(lambda ended: self._idle.release())
 
-    def see(self, frames: Mapping[str, Frame]) -> dict[str, Seen]:
-        """Each camera's: who asks looks at one that nobody has begun, while the helpers look at the others.
-
-        Raises:
-            LamError: a frame cannot be read, or has another size than the robot YAML says.
-        """
+    def see(self, frames: Mapping[str, Frame]) -> dict[str, Found]:
+        """Each camera's: who asks looks at one that nobody has begun, while the helpers look at the others."""
         left = [frame for frame in frames.values() if frame.is_left]
         for frame in left[1:]:
             self.begin(frame)
         for frame in left:
             if frame.is_left:
-                frame.seen()
-        return {camera: frame.seen() for camera, frame in frames.items()}
+                frame.found()
+        return {camera: frame.found() for camera, frame in frames.items()}
 
     def close(self) -> None:
         self._pool.shutdown()

@@ -146,6 +146,31 @@ def test_frames_count_from_when_the_light_fell_in(robot: RobotConfig) -> None:
     assert [(tick.stamp_ns, tick.images) for tick in ticks] == [(50 * MS, {"front": 90, "wrist": 50})]
 
 
+def test_a_frame_that_cannot_be_read_counts_as_if_it_had_never_come(robot: RobotConfig) -> None:
+    assembler = TickAssembler(robot)
+    feed(assembler, [("front", 0), ("wrist", 0)])
+    (tick,) = feed(assembler, [("front", 50), ("wrist", 51)])
+    assert assembler.without([tick.images["wrist"]]) is None
+    (instead,) = feed(assembler, [("wrist", 70)])
+    assert instead.images == {"front": 50, "wrist": 70}
+    assert instead.stamp_ns == 50 * MS
+    assert assembler.without(list(instead.images.values())) is None
+    assert feed(assembler, [("front", 75)]) == [], "neither is there any more"
+
+
+def test_beside_a_clock_an_older_frame_takes_the_place_of_one_that_cannot_be_read(robot: RobotConfig) -> None:
+    assembler = TickAssembler(clocked(robot))
+    (tick,) = feed(assembler, [("wrist", 0), ("wrist", 20), ("front", 30)])
+    assert tick.images == {"front": 30, "wrist": 20}
+    instead = assembler.without([tick.images["wrist"]])
+    assert instead is not None
+    assert instead.images == {"front": 30, "wrist": 0}
+    assert instead.stamp_ns == 0
+    assert assembler.without([instead.images["front"]]) is None, "no frame of the clock, no tick"
+    (later,) = feed(assembler, [("front", 40)])
+    assert later.images == {"front": 40, "wrist": 0}
+
+
 def test_latencies_shift_what_belongs_to_a_tick(recording: Any, robot: RobotConfig) -> None:
     """With both cameras 20 ms late, the state is the one at capture, and a human's answer comes 20 ms later."""
     for tick in range(4):

@@ -60,7 +60,7 @@ def test_features_carry_the_oldest_stamp_and_the_checkpoint(graph, arm, robot, c
 
 
 def test_cameras_are_looked_at_side_by_side(graph, arm, robot, perception, monkeypatch):
-    see, wrist_began = perception._policy.perceive_camera, threading.Event()
+    see, front_began, wrist_began = perception._policy.perceive_camera, threading.Event(), threading.Event()
     handed = []
     perception.hand_over = lambda features, digest: handed.append(features)
 
@@ -68,13 +68,14 @@ def test_cameras_are_looked_at_side_by_side(graph, arm, robot, perception, monke
         if camera == "wrist":
             wrist_began.set()
         else:
+            front_began.set()
             assert wrist_began.wait(60), "nobody looks at the wrist while the front is looked at"
         return see(camera, image)
 
     monkeypatch.setattr(perception._policy, "perceive_camera", look)
     frames = {camera: np.full((96, 96, 3), shade, np.uint8) for shade, camera in ((40, "front"), (90, "wrist"))}
     arm.publish_frame("front", STAMP, frames["front"])
-    graph.until(lambda: perception._assembler._frames["front"])
+    graph.until(front_began.is_set)  # while the wrist's is on its way
     arm.publish_frame("wrist", STAMP, frames["wrist"])
     graph.until(lambda: handed)
     expected = [see(camera, frames[camera]) for camera in robot.cameras]
@@ -100,6 +101,29 @@ def test_a_camera_of_another_size_is_refused(graph, arm, perception):
     arm.publish_frame("wrist", STAMP)
     graph.until(graph.said("perception", "camera front sent 64x48"))
     assert features == []
+
+
+def test_a_frame_that_cannot_be_read_is_told_though_the_other_camera_is_silent(graph, arm, perception):
+    for tick in range(2):
+        arm.publish_frame("front", STAMP + tick * TICK, np.zeros((48, 64, 3), np.uint8))
+        graph.until(lambda tick=tick: perception._assembler._frames["front"] and perception._assembler.dropped == tick)
+        assert perception._helpers._idle.acquire(timeout=60)  # it has looked at it
+        perception._helpers._idle.release()
+    assert perception._refused == 1
+    graph.until(graph.said("perception", "camera front sent 64x48"))
+
+
+def test_a_frame_that_cannot_be_read_costs_no_more_than_itself(graph, arm, perception):
+    ticks = []
+    perception.hand_over = lambda features, digest: ticks.append(features.stamp_ns)
+    arm.publish_frame("front", STAMP)
+    graph.until(lambda: perception._assembler._frames["front"])
+    arm.publish_frame("wrist", STAMP, np.zeros((48, 64, 3), np.uint8))
+    graph.until(lambda: perception._refused)
+    assert ticks == []
+    arm.publish_frame("wrist", STAMP + TICK // 2)  # sooner than the next tick would be due
+    graph.until(lambda: ticks)
+    assert ticks == [STAMP]
 
 
 @pytest.mark.parametrize("is_swapped", [False, True])

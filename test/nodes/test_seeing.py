@@ -46,7 +46,7 @@ def test_an_idle_helper_looks_at_a_frame_before_anybody_asks(helpers):
     frame = Frame(look)
     helpers.begin(frame)
     assert look.began.wait(PATIENCE_S)
-    assert frame.seen() is look.seen
+    assert frame.found() is look.seen
     assert len(look.threads) == 1
     assert look.threads != [HERE]
 
@@ -58,10 +58,10 @@ def test_a_busy_helper_is_given_no_more_and_an_idle_one_is_again(helpers):
     assert slow.began.wait(PATIENCE_S)
     helpers.begin(second)
     assert second.is_left
-    assert second.seen() is left.seen
+    assert second.found() is left.seen
     assert left.threads == [HERE]
     slow.go.set()
-    assert first.seen() is slow.seen
+    assert first.found() is slow.seen
     assert helpers._idle.acquire(timeout=PATIENCE_S)  # it is idle a moment after its frame is seen
     helpers._idle.release()
     third = Frame(Look())
@@ -75,7 +75,7 @@ def test_what_a_helper_could_not_begin_yet_is_looked_at_by_who_asks_and_once():
         pool.submit(slow)
         frame = Frame(look)
         frame.begin(pool)
-        assert frame.seen() is look.seen
+        assert frame.found() is look.seen
         slow.go.set()
     assert look.threads == [HERE]
 
@@ -83,18 +83,19 @@ def test_what_a_helper_could_not_begin_yet_is_looked_at_by_who_asks_and_once():
 def test_a_frame_that_two_ticks_share_is_looked_at_once():
     look = Look()
     frame = Frame(look)
-    assert frame.seen() is frame.seen()
+    assert frame.found() is frame.found()
     assert look.threads == [HERE]
 
 
 def test_what_is_wrong_with_a_frame_is_told_to_who_asks(helpers):
-    def broken() -> Seen:
-        raise ImageError("cut short")
-
-    frame = Frame(broken)
+    cut_short = ImageError("cut short")
+    frame = Frame(lambda: cut_short)
+    assert frame.error is None
     helpers.begin(frame)
-    with pytest.raises(ImageError, match="cut short"):
-        frame.seen()
+    assert helpers._idle.acquire(timeout=PATIENCE_S)
+    assert frame.error is cut_short, "before anybody asks"
+    assert frame.found() is cut_short
+    assert Frame(Look()).error is None
 
 
 def test_nobody_helps_where_there_is_one_camera():
@@ -136,7 +137,7 @@ def test_who_asks_for_several_that_nobody_has_begun_is_helped(helpers):
 def test_a_frame_that_was_seen_before_is_given_to_nobody(helpers):
     again, new = Look(), Look()
     shared = Frame(again)
-    shared.seen()
+    shared.found()
     assert not shared.is_left
     helpers.see({"front": Frame(new), "wrist": shared})
     assert (again.threads, new.threads) == ([HERE], [HERE])

@@ -123,6 +123,10 @@ def test_what_enters_and_leaves_the_lstm_stays_in_float(make_network: Any, head:
     floats = [name for name in names if "weight" in name and "_quantized" not in name and "_scale" not in name]
     assert any("inlet" in name for name in floats)
     assert any("head" in name for name in floats)
+    tensors = {tensor.name: tensor for tensor in action.graph.initializer}
+    for name in (name for name in names if name.endswith("_quantized")):
+        outputs = tensors[f"{name.removesuffix('_quantized')}_scale"].dims
+        assert outputs in ([tensors[name].dims[-1]], [1, tensors[name].dims[1]]), "a scale an output"
 
 
 def test_resnet18_stays_in_8_bits_from_pixels_to_its_last_map(make_network: Any, tmp_path: Path) -> None:
