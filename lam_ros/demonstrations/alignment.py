@@ -101,9 +101,8 @@ class TickAssembler:
         frames = self._frames[camera]
         self.dropped += len(frames) == frames.maxlen
         frames.append((stamp_ns - self._latency_ns[camera], image))
-        if camera != self._clock if self._clock else not all(self._frames.values()):
-            return None
-        return self._complete()
+        is_complete = camera == self._clock if self._clock else all(self._frames.values())
+        return self._complete() if is_complete else None
 
     def without(self, images: Collection[Any]) -> Tick | None:
         """The tick that there is instead of the one just given: these of its images cannot be read, and count as if
