@@ -12,7 +12,7 @@ import pytest
 from lam_ros.demonstrations.episode import list_episodes
 from lam_ros.learning.training import untrained_path
 
-DEMONSTRATIONS, EPISODES = 100, 20
+DEMONSTRATIONS, EPISODES = 60, 20
 
 
 def lam(*arguments):
@@ -38,7 +38,7 @@ def demonstrations(folder):
 @pytest.fixture(scope="module")
 def checkpoint(folder, demonstrations):
     path = folder / "policy.safetensors"
-    lam("train", "--data", demonstrations, "--out", path, "--seed", 0, "--steps-scale", 0.35)
+    lam("train", "--data", demonstrations, "--out", path, "--seed", 0, "--steps-scale", 0.2)
     return path
 
 
