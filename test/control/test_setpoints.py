@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from lam_ros.control.gate import Driver, Sent
+from lam_ros.control.gate import CATCHING_UP, Driver, Gate, Request, Rules, Sent
+from lam_ros.control.limits import MotionLimits
 from lam_ros.control.setpoints import Setpoints
 
 MS = 1_000_000
@@ -56,3 +59,34 @@ def test_asked_late_it_makes_up_for_that_within_the_velocity_limits() -> None:
     given += ways(setpoints, 90, 200)
     assert np.diff(given).max() == pytest.approx(1.25 * 20.0 * 0.01)
     assert given[-1] == 3.0
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 140), st.integers(1, 12), st.booleans()), min_size=1, max_size=5),
+    st.integers(0, 9),
+)
+def test_whatever_the_rhythm_of_requests_setpoints_keep_to_the_velocity_limits(
+    rhythms: list[tuple[int, int, bool]], phase_ms: int
+) -> None:
+    """Requests so many ms apart, so many times, there or back; the timer comes when it comes, and pauses with them."""
+    limits = MotionLimits(*(np.array([value]) for value in (-50.0, 50.0, 2.0, 20.0, 1000.0)))
+    gate, setpoints = Gate(Rules(limits, staleness_s=0.15)), Setpoints(0.01, limits.velocity)
+    asks = {0: 40.0}
+    for gap_ms, count, is_there in rhythms:
+        asks |= {max(asks) + gap_ms * (i + 1): 40.0 if is_there else -40.0 for i in range(count)}
+    arm, times, places = np.zeros(1), [], []
+    for now_ms in sorted({*asks, *range(phase_ms, max(asks), 10)}):
+        gate.measured(arm, now_ms * MS)
+        if now_ms in asks:
+            sent = gate.request(Request(Driver.POLICY, np.array([asks[now_ms]]), 0), now_ms * MS)
+            assert sent is not None
+            setpoint = setpoints.begin(sent, now_ms * MS)
+        else:
+            setpoint = setpoints.next(now_ms * MS)
+        if setpoint is not None:
+            arm = setpoint
+            times.append(now_ms / 1e3)
+            places.append(float(setpoint[0]))
+    ways, passed = np.abs(np.subtract.outer(places, places)), np.abs(np.subtract.outer(times, times))
+    assert np.all(ways <= CATCHING_UP * 2.0 * passed + 1e-9)
