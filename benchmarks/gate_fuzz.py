@@ -49,18 +49,21 @@ class Judge:
     def __init__(self, limits: MotionLimits, depth: Depth) -> None:
         self._limits, self._depth, self._deepest = limits, depth, 0.0
         self.places: list[np.ndarray] = []
+        self.last: np.ndarray | None = None
         self.times: list[float] = []
         self.commands = 0
         self.violations: list[str] = []
 
-    def began(self, position: np.ndarray, at_s: float) -> None:
-        """The arm stood there, and had stood there."""
-        self._deepest = self._depth(position)  # found outside, it may come back, and go no further out
+    def began(self, position: np.ndarray, at_s: float, measured: np.ndarray | None = None) -> None:
+        """The arm stood there, and had stood there; or was found where it is measured."""
+        found = position if measured is None else measured
+        self._deepest = self._depth(found)  # found outside, it may come back, and go no further out
         self.places = [position] * 4
         self.times = [at_s - 0.3, at_s - 0.2, at_s - 0.1, at_s]
 
     def sent(self, position: np.ndarray, at_s: float) -> None:
         self.commands += 1
+        self.last = position
         limits, start = self._limits, self.places[-1]
         out = np.any(position < np.minimum(limits.lower, start) - 1e-7) or np.any(
             position > np.maximum(limits.upper, start) + 1e-7
@@ -117,6 +120,8 @@ def sequence(seed: int) -> tuple[int, int, int, list[str]]:
     rng = np.random.default_rng(seed)
     limits = random_limits(rng)
     rules, depth = Rules(limits, STALENESS_S, ramp_s=float(rng.choice([0.0, 0.3]))), no_depth
+    if seed % 2:  # it sags, and goes on from where it was sent
+        rules = replace(rules, following=np.random.default_rng([seed, 2]).uniform(0.02, 0.3) * limits.velocity)
     if seed % 3 == 0:
         depth = random_depth(np.random.default_rng([seed, 1]), limits)
         rules = replace(rules, workspace=lambda position, allowed: Trespass({"plane": (depth(position), "")}))
@@ -159,7 +164,9 @@ def sequence(seed: int) -> tuple[int, int, int, list[str]]:
             continue
         gap_ns = latest_ns - sent_ns
         if gap_ns > STALENESS_NS and driver is not Driver.HOLD:
-            judge.began(measured, (latest_ns - FIRST_STEP_NS) / 1e9)
+            if np.any((sent.start != measured) & (sent.start != judge.last)):
+                judge.violations.append("begins where it was neither sent nor measured")
+            judge.began(sent.start, (latest_ns - FIRST_STEP_NS) / 1e9, measured)
         elif gap_ns > 2 * STALENESS_NS:
             judge.began(judge.places[-1], (latest_ns - gap_ns) / 1e9)
         elif (

@@ -177,6 +177,11 @@ class Gate:
 
     Args:
         orders: of people to a gate before this one, which go on.
+
+    Attributes:
+        refusal, warning: why the last request was not obeyed, or not all the way.
+        implausible: why the arm cannot be where it is measured; empty where it can.
+        fault: what it stopped itself at, until ``reset_estop``.
     """
 
     def __init__(self, rules: Rules, orders: Orders | None = None) -> None:
@@ -185,6 +190,7 @@ class Gate:
         self._limiter = MotionLimiter(rules.limits)
         self._staleness_ns = seconds_to_ns(rules.staleness_s)
         self._leaps = Leaps(rules.limits.velocity, rules.joints)  # its memory outlasts an activation
+        self.fault = ""
         self.reset()
 
     def reset(self) -> None:
@@ -204,7 +210,7 @@ class Gate:
         self._ramp_from = LONG_AGO
         self._astray = ""
         self._behind_since: int | None = None
-        self._implausible = ""
+        self.implausible = ""
         self.refusal = "no request has come yet."
         self.warning = ""
         self.driver = Driver.HOLD
@@ -218,7 +224,7 @@ class Gate:
     def measured(self, position: np.ndarray, now_ns: int, stamp_ns: int | None = None) -> None:
         """Note joint positions (J,), measured at ``stamp_ns``; values that no arm can have count as no measurement."""
         now_ns = self._at(now_ns)
-        if not self._is_plausible(position, now_ns):
+        if not self._is_plausible(position, now_ns, stamp_ns):
             return
         self._measured, self._measured_at = np.asarray(position, dtype=np.float64), now_ns
         self._measured_stamp = stamp_ns
@@ -240,16 +246,16 @@ class Gate:
                 "lam/reset_estop."
             )
 
-    def _is_plausible(self, position: np.ndarray, now_ns: int) -> bool:
-        """Whether an arm can be there, after where it was before; ``_implausible`` says why not."""
+    def _is_plausible(self, position: np.ndarray, now_ns: int, stamp_ns: int | None) -> bool:
+        """Whether an arm can be there, after where it was before; ``implausible`` says why not."""
         if position.shape != self._rules.limits.lower.shape:
             return False
         far = self._rules.limits.far_outside(position)
         if far is not None:
-            self._implausible = f"joint {self._name(far)} is measured at {self._outside(far, position)}"
+            self.implausible = f"joint {self._name(far)} is measured at {self._outside(far, position)}"
         else:
-            self._implausible = self._leaps.found(position, now_ns)
-        return not self._implausible
+            self.implausible = self._leaps.found(position, now_ns, stamp_ns)
+        return not self.implausible
 
     def _outside(self, joint: int, position: np.ndarray) -> str:
         lower, upper = self._rules.limits.lower[joint], self._rules.limits.upper[joint]
@@ -265,11 +271,18 @@ class Gate:
 
     def reset_estop(self) -> None:
         """Let it move again, after a stop or a joint that went astray."""
-        self.orders.is_stopped, self._astray, self._driven_at = False, "", None
+        self.orders.is_stopped, self._astray, self.fault = False, "", ""
+        self._pause_begins()
 
     def resume(self) -> None:
         """Let the policy go on, after a human drove or a long pause."""
-        self.orders.human_drove, self._driven_at = False, None
+        self.orders.human_drove = False
+        self._pause_begins()
+
+    def _pause_begins(self) -> None:
+        """A word lets the policy go on within ``pause_ns`` from now, and not whenever it may come back."""
+        if self._driven_at is not None:
+            self._driven_at = self._now
 
     def request(self, request: Request, now_ns: int) -> Sent | None:
         """A request arrived: what to send now, None if it is refused (``refusal`` says why).
@@ -305,7 +318,9 @@ class Gate:
     def _after_pause(self, now_ns: int) -> Motion:
         """At rest where the arm stands. Whatever it lacks to there, it is given the time for at its velocity limits."""
         assert self._measured is not None
-        start = self._standing.start()
+        start, trespass = self._standing.start(), self._rules.workspace
+        if trespass is not None and trespass(start, None).beyond(trespass(self._measured, None)):
+            start = self._measured  # a pose of joints as sent and as measured, in which the arm never was
         away_s = float(np.max(np.abs(start - self._measured) / self._rules.limits.velocity))
         self._owed_ns = self._reach_ns = seconds_to_ns(away_s)
         self._sent_at = now_ns
@@ -349,8 +364,8 @@ class Gate:
         state_age, request_age = now_ns - self._measured_at, now_ns - self._request_at
         if self.orders.is_stopped:
             return "the emergency stop is pressed."
-        if self._implausible:
-            return self._implausible
+        if self.implausible:
+            return self.implausible
         if state_age > self._staleness_ns:
             return f"joint states stopped {_seconds(state_age)} s ago."
         if self._astray:
@@ -368,8 +383,8 @@ class Gate:
         far = self._rules.limits.far_outside(request.target)
         if far is not None:
             return f"{request.driver.value} asks joint {self._name(far)} for {self._outside(far, request.target)}"
-        if self._implausible:
-            return self._implausible
+        if self.implausible:
+            return self.implausible
         if self._measured is None:
             return "no joint states have arrived yet; check the robot driver."
         if now_ns - self._measured_at > self._staleness_ns:
@@ -450,7 +465,7 @@ class Gate:
         self.orders.is_stopped, self.driver = True, Driver.HOLD
         if self._motion is not None:
             self._motion = Motion.at_rest(self._motion.position)
-        self.refusal = f"{error} The gate has stopped; call lam/reset_estop when it is safe."
+        self.fault = self.refusal = f"{error} The gate has stopped; call lam/reset_estop when it is safe."
 
 
 def _furthest(start: np.ndarray, goal: np.ndarray, is_allowed: Callable[[np.ndarray], bool]) -> np.ndarray:

@@ -12,6 +12,7 @@ SETTLING_NS = 200_000_000  # after which an arm that was sent somewhere is where
 STILL_S = 0.05  # at full speed: a joint further from where it stood was moved
 NEAR_S = 0.2  # at full speed: a joint further from where it was sent may not be held there
 LEAP_S = 0.1  # at twice the full speed, beyond what the time between two samples allows: a leap
+BACK_NS = 500_000_000  # a stamp so much older than the one before is another's, or its clock was set
 LEAPS, LEAPS_NS = 2, 1_000_000_000  # so many within so long are no arm's; a simulator that lays its table makes one
 
 
@@ -70,7 +71,7 @@ class Standing:
 
 
 class Leaps:
-    """Finds joint states that leap to and fro as no arm can: two nodes publish them.
+    """Finds joint states that leap to and fro, in place or in time, as no arm's can: two nodes publish them.
 
     Args:
         velocity: limits of the joints (J,).
@@ -82,23 +83,32 @@ class Leaps:
         self._joints = joints or [str(joint) for joint in range(len(velocity))]
         self._last: np.ndarray | None = None
         self._last_at = 0
+        self._last_stamp: int | None = None
         self._leaps_at: list[int] = []
         self._words = ""
 
-    def found(self, position: np.ndarray, now_ns: int) -> str:
-        """What is wrong with this sample (J,) after those before, in words; empty where nothing is."""
-        last, passed_ns = self._last, now_ns - self._last_at
-        self._last, self._last_at = position, now_ns
+    def found(self, position: np.ndarray, now_ns: int, stamp_ns: int | None = None) -> str:
+        """What is wrong with this sample (J,), measured at ``stamp_ns``, after those before, in words; empty where
+        nothing is."""
+        last, passed_ns, last_stamp = self._last, now_ns - self._last_at, self._last_stamp
+        self._last, self._last_at, self._last_stamp = position, now_ns, stamp_ns
         if last is None or passed_ns < 0:
             self._leaps_at.clear()
             return ""
         beyond = np.abs(position - last) / self._velocity - 2.0 * (passed_ns / NANOSECONDS + LEAP_S)
         worst = int(np.argmax(beyond))
-        if beyond[worst] > 0.0:
-            self._leaps_at = [*self._leaps_at[1 - LEAPS :], now_ns]
+        back_ns = last_stamp - stamp_ns if last_stamp is not None and stamp_ns is not None else 0
+        if back_ns > BACK_NS:
+            self._words = (
+                f"joint states go back by {back_ns / NANOSECONDS:.3g} s and on again: two nodes publish them, such as "
+                "the driver and a bag that is played (`ros2 topic info -v` names them); end one."
+            )
+        elif beyond[worst] > 0.0:
             self._words = (
                 f"joint {self._joints[worst]} leaps between {last[worst]:.3g} and {position[worst]:.3g}, which no arm "
                 "can; if two nodes publish its joint states (`ros2 topic info -v` names them), end one."
             )
+        if back_ns > BACK_NS or beyond[worst] > 0.0:
+            self._leaps_at = [*self._leaps_at[1 - LEAPS :], now_ns]
         is_unsure = len(self._leaps_at) >= LEAPS and now_ns - self._leaps_at[-LEAPS] <= LEAPS_NS
         return self._words if is_unsure else ""

@@ -134,6 +134,8 @@ class GateNode(LamNode):
         if position is not None:
             stamp_ns = stamp_to_ns(message.header.stamp)
             self._gate.measured(position, self._time_of(stamp_ns), stamp_ns)
+            said = self._gate.implausible
+            self.note("joint positions", ERROR if said else OK, said or "an arm can be there")
 
     def _time_of(self, stamp_ns: int) -> int:
         """Now. Simulated time is at least what joint states say: its clock's own message may come a moment later."""
@@ -173,6 +175,7 @@ class GateNode(LamNode):
         now_ns = self.now_ns()
         refusal = self._why_not()
         sent = None if refusal else self._gate.request(request, now_ns)
+        self._tell_fault()
         self._heard_ns[request.driver] = now_ns
         if sent is None:
             self._refused_count += 1
@@ -197,12 +200,17 @@ class GateNode(LamNode):
             return
         driver = self._gate.driver
         sent = self._gate.tick(self.now_ns())
+        self._tell_fault()
         if self._gate.driver is Driver.HOLD and driver is not Driver.HOLD:
             self.note("gate", WARN, f"holding: {self._gate.refusal}")
         if sent is not None:
             self._send(sent)
         else:
             self._go_on()
+
+    def _tell_fault(self) -> None:
+        if self._gate.fault:
+            self.note("emergency stop", ERROR, self._gate.fault)
 
     def _go_on(self) -> bool:
         """The next setpoint on the way to what was sent, where the controller needs them; whether there was one."""

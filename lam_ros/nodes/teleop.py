@@ -32,6 +32,7 @@ JOG_PERIOD_S = 0.02
 GATE_NS = 200_000_000  # without a command of ours sent on by the gate for so long, it does not go along
 RECORDER_KEYS = {" ": "start", "\r": "stop", "\x7f": "discard", "+": "mark_success", "-": "mark_failure"}
 LEAD_S = 0.5  # how far a jog may be ahead of what the gate sends, at full speed: its ramp takes most of it
+STAYS = "the arm stays with whoever held it: plug it in and let go of its button, or end teleop and call lam/resume"
 
 
 class TeleopNode(PlainNode):
@@ -49,6 +50,7 @@ class TeleopNode(PlainNode):
         self._measured: np.ndarray | None = None
         self._target: np.ndarray | None = None  # of a jog, while it lasts
         self._takeover = False
+        self._is_lost = False  # a gamepad that says nothing
         self._limits = MotionLimits.of(self.robot, self.robot_file)
         self._lead = LEAD_S * self._limits.velocity
         self._standing = Standing(self._limits.velocity, self.robot.following_errors, self.robot.gate.staleness_s)
@@ -202,8 +204,9 @@ class TeleopNode(PlainNode):
 
     def _is_held(self) -> bool:
         """Whether somebody holds the dead-man's button of a gamepad that is there."""
-        if self._joy is None or self._steady.now().nanoseconds - self._joy_at > JOY_RELEASE_NS:
-            self.note("joy", WARN, "the gamepad says nothing; nobody drives")
+        self._is_lost = self._joy is None or self._steady.now().nanoseconds - self._joy_at > JOY_RELEASE_NS
+        if self._is_lost or self._joy is None:
+            self.note("joy", WARN, f"the gamepad says nothing; {STAYS if self._takeover else 'nobody drives'}")
             return False
         try:
             held = self._sticks.is_held(self._joy.buttons)
@@ -220,8 +223,10 @@ class TeleopNode(PlainNode):
         self.create_timer(JOG_PERIOD_S, self._on_sticks, clock=self._steady)
 
     def _let_go(self) -> None:
+        """Drive no more. A gamepad that is lost, as a leader arm that is, hands nothing back: who held it is near."""
         self._target = None
-        self.drive(False)
+        if not self._is_lost:
+            self.drive(False)
 
     def _on_sticks(self) -> None:
         if self._measured is None or not self._is_held():
@@ -254,7 +259,7 @@ class TeleopNode(PlainNode):
     def _on_leader(self, message: JointState) -> None:
         """Where it falls silent the takeover lasts, and the gate holds: unplugged, a leader arm hands nothing back."""
         if self.robot.teleop.joy is not None and not self._is_held():
-            self.drive(False)
+            self._let_go()
             return
         try:
             target = self._leader.target(message.name, message.position)

@@ -282,7 +282,9 @@ def test_after_a_long_pause_the_policy_waits_for_a_word() -> None:
     assert gate.refusal.startswith("it would drive again after 3.10 s; call lam/resume")
     assert not asks(last_s + 6.1), "and asking again does not help"
     gate.resume()
-    assert asks(last_s + 6.2)
+    assert not asks(last_s + 9.2), "nor does a word that was given long before"
+    gate.resume()
+    assert asks(last_s + 12.1)
     assert not asks(last_s + 20.0)
     assert asks(last_s + 20.1, Driver.TELEOP), "a human may drive at any time"
     gate.orders.takeover = True
@@ -295,6 +297,10 @@ def test_after_a_long_pause_the_policy_waits_for_a_word() -> None:
     assert not asks(last_s + 50.0)
     gate.reset_estop()
     assert asks(last_s + 50.1), "releasing the emergency stop is a word too"
+    gate.orders.is_stopped = True
+    assert not asks(last_s + 60.0)
+    gate.reset_estop()
+    assert not asks(last_s + 70.0), "for as long as a pause may last"
 
 
 def test_a_target_in_another_unit_is_refused_and_one_slightly_beyond_is_clipped(gate: Gate) -> None:
@@ -337,6 +343,23 @@ def test_after_a_pause_a_hand_keeps_its_grip_and_an_arm_does_not_sink() -> None:
     assert answer.reach_in_s >= away_s / CATCHING_UP, "a driver that did let go takes the way at the arm's speed"
 
 
+def test_no_pose_is_put_together_that_is_outside_the_workspace() -> None:
+    """One joint where it was sent, the other where it was moved to: each of the two poses is inside, not both."""
+    gate, sent, measured, now_s = hold_and_sag()
+    gate._rules = replace(HELD, workspace=lambda place, allowed: Trespass({"edge": (depth(place), "")}))
+    moved = measured + np.array([0.0, 0.2])
+
+    def depth(place: np.ndarray) -> float:
+        return max(0.0, float(min(place[0] - moved[0], place[1] - sent[1])) - 0.01)
+
+    assert depth(sent) == depth(moved) == 0.0
+    assert depth(np.array([sent[0], moved[1]])) > 0.0
+    settle(gate, now_s + 0.5, moved, from_s=now_s)
+    answer = ask(gate, Driver.POLICY, now_s + 0.5, moved)
+    assert answer is not None, gate.refusal
+    np.testing.assert_array_equal(answer.start, moved)
+
+
 @pytest.mark.parametrize("what", ["moved", "silent", "stopped", "far"])
 def test_an_arm_that_may_not_be_held_there_goes_on_from_where_it_is_measured(what: str) -> None:
     gate, _, measured, now_s = hold_and_sag()
@@ -371,6 +394,26 @@ def test_two_who_publish_joint_states_move_nothing() -> None:
     gate.measured(np.array([0.2, 1.2]), ns(3.1))  # the other has ended
     gate.measured(np.array([0.2, 1.2]), ns(3.2))
     assert ask(gate, Driver.POLICY, 3.2) is not None
+
+
+def test_a_bag_that_is_played_beside_the_driver_moves_nothing() -> None:
+    gate = Gate(RULES)
+    obeyed = 0
+    for i in range(100):  # both at 100 Hz, at the same place
+        now_s = 0.01 * i
+        gate.measured(START, ns(now_s), ns(1e6 + now_s))
+        gate.measured(START, ns(now_s + 0.004), ns(1e3 + now_s))
+        obeyed += ask(gate, Driver.TELEOP, now_s + 0.005) is not None
+    assert obeyed <= 2
+    assert gate.refusal.startswith("joint states go back by 9.99e+05 s and on again: two nodes publish them")
+
+
+def test_a_clock_that_is_set_back_once_stops_nothing() -> None:
+    gate = Gate(RULES)
+    for i in range(100):
+        now_s = 0.01 * i
+        gate.measured(START, ns(now_s), ns((1e6 if i < 50 else 1e3) + now_s))
+        assert ask(gate, Driver.TELEOP, now_s) is not None, gate.refusal
 
 
 def test_joint_states_that_come_late_or_by_hand_are_no_leaps() -> None:
@@ -506,6 +549,9 @@ def test_a_fault_of_the_solver_stops_the_gate(gate: Gate, monkeypatch: pytest.Mo
     monkeypatch.undo()
     gate.measured(START, ns(last_s + 0.04))
     assert ask(gate, Driver.POLICY, last_s + 0.04) is None, "latched"
+    assert "limits of jerk" in gate.fault, "and still told"
+    gate.reset_estop()
+    assert not gate.fault
 
 
 TARGETS = st.tuples(*[st.one_of(*[st.floats(-2.9, 2.9)] * 8, st.floats(-9.0, 9.0), st.just(float("nan")))] * 2)

@@ -19,7 +19,9 @@ from trajectory_msgs.msg import JointTrajectory
 
 from lam_ros.contract import Action
 from lam_ros.control.gate import Driver
-from lam_ros.nodes.base import OK, WARN, ns_to_stamp, publishers_of, stamp_to_ns
+from lam_ros.control.limits import MotionLimiter
+from lam_ros.errors import LimitError
+from lam_ros.nodes.base import ERROR, OK, WARN, ns_to_stamp, publishers_of, stamp_to_ns
 from lam_ros.nodes.gate import GateNode
 from lam_ros.nodes.middleware import RESTARTS
 from lam_ros.nodes.qos import LATCHED, SENSOR, STREAM
@@ -91,6 +93,39 @@ def test_a_controller_that_goes_where_it_is_told_at_once_gets_the_way_in_small_s
     assert len(to_robot) > len(sent)
     waist = np.array([message.data[0] for message in to_robot])
     assert np.all(np.diff(waist) >= 0.0)
+
+
+def test_a_gate_that_stopped_itself_says_so_until_it_is_released(graph, arm, robot, gate, monkeypatch):
+    policy = graph.talk(JointState, "lam/policy_command")
+    drive(graph, arm, policy, request(robot, [0.1] + [0.0] * 6), count=5)
+
+    def fail(*arguments):
+        raise LimitError("a step would leave the limits of jerk; it is not sent.")
+
+    monkeypatch.setattr(MotionLimiter, "_after", fail)
+
+    def is_stopped():
+        arm.publish_state(STAMP)
+        policy.publish(request(robot, [0.2] + [0.0] * 6))
+        return gate._orders.is_stopped
+
+    graph.until(is_stopped)
+    monkeypatch.undo()
+    for _ in range(5):
+        is_stopped()
+        graph.executor.spin_once(timeout_sec=0.02)
+    level, said = gate._status["emergency stop"]
+    assert level == ERROR
+    assert "limits of jerk; it is not sent. The gate has stopped; call lam/reset_estop" in said
+    graph.ask(Trigger, "lam/reset_estop")
+    assert gate._status["emergency stop"][0] == OK
+
+
+def test_where_no_arm_can_be_is_told_though_nobody_asks(graph, arm, robot, gate):
+    graph.until(lambda: arm.publish_state(STAMP, np.full(7, 57.3)) or gate._measured_ns is not None)
+    level, said = gate._status["joint positions"]
+    assert level == ERROR
+    assert said.startswith("joint waist is measured at 57.3, far outside")
 
 
 def test_it_brakes_and_holds_when_the_policy_stops(graph, arm, robot, gate):

@@ -76,8 +76,13 @@ def test_a_gamepad_drives_while_the_dead_mans_button_is_held(graph, arm, heard, 
     assert takeovers[-1].data
     graph.until(lambda: hold(0) and not takeovers[-1].data)
     graph.until(lambda: hold(1) and takeovers[-1].data)
-    graph.until(graph.said("teleop", "the gamepad says nothing; nobody drives"))  # unplugged with the button held
-    graph.until(lambda: not takeovers[-1].data)
+    graph.until(graph.said("teleop", "the gamepad says nothing; the arm stays with whoever held it"))  # unplugged
+    count = len(commands)
+    for _ in range(20):
+        graph.executor.spin_once(timeout_sec=0.02)
+    assert len(commands) == count, "nothing drives"
+    assert takeovers[-1].data, "nor is the arm the policy's"
+    graph.until(lambda: hold(0) and not takeovers[-1].data)
 
 
 def test_what_the_gate_refuses_is_not_made_up_for_later(graph, arm, robot, heard, teleop):
