@@ -13,6 +13,8 @@ from lam_ros.control.arm_model import joint_numbers, link_number, model_of_urdf
 from lam_ros.control.gate import Trespass
 
 AXES = "xyz"
+TOUCHING_M = 1e-4
+BUILT_SHARE = 0.5  # of their distance at zero is as near as links may come, whatever clearance is asked for
 
 
 class Workspace:
@@ -30,25 +32,30 @@ class Workspace:
     def __init__(self, described: WorkspaceConfig, urdf: Path, joints: Sequence[str]) -> None:
         self._described = described
         spec = model_of_urdf(urdf)
-        self._use(spec.compile(), joints, urdf)
+        clearance_m = described.self_clearance_m
+        self._use(spec.compile(), joints, urdf, within_m=clearance_m / BUILT_SHARE)
         self._tool = link_number(self._model, described.tool_frame, urdf)
         self._box = described.x, described.y, described.z
-        # Links that touch where they are built to are no trespass.
+        # Links that touch where they are built to are no trespass; those that are built near are kept from touching.
         self._place(self._middle())
-        for first, second in self._close_pairs():
-            spec.add_exclude(bodyname1=self._model.body(first).name, bodyname2=self._model.body(second).name)
-        self._use(spec.compile(), joints, urdf)
+        built_m = self._close_pairs()
+        self._clearance_m = {pair: min(clearance_m, BUILT_SHARE * apart_m) for pair, apart_m in built_m.items()}
+        for (first, second), distance_m in built_m.items():
+            if distance_m < TOUCHING_M:
+                spec.add_exclude(bodyname1=self._model.body(first).name, bodyname2=self._model.body(second).name)
+        self._use(spec.compile(), joints, urdf, within_m=clearance_m)
 
-    def _use(self, model: mujoco.MjModel, joints: Sequence[str], urdf: Path) -> None:
-        """Look at this model: contacts are links, no neighbours, closer than the clearance."""
+    def _use(self, model: mujoco.MjModel, joints: Sequence[str], urdf: Path, within_m: float) -> None:
+        """Look at this model: contacts are links, no neighbours, closer than that."""
         self._model, self._data = model, mujoco.MjData(model)
         self._numbers = joint_numbers(model, joints, urdf)
         self._address = model.jnt_qposadr[self._numbers]
         self._qpos, self._xpos = self._data.qpos, self._data.xpos  # each look at the data makes new views
-        clearance = self._described.self_clearance_m
-        model.geom_margin[:] = clearance / 2  # MuJoCo adds those of a pair
+        self._within_m = within_m
+        # Of a pair MuJoCo 3.12 takes the sum, 3.4 the larger: what is further than that is dropped.
+        model.geom_margin[:] = within_m
         solid = (model.geom_contype != 0) | (model.geom_conaffinity != 0)
-        model.geom_contype[:] = model.geom_conaffinity[:] = np.where(solid & (clearance > 0), 1, 0)
+        model.geom_contype[:] = model.geom_conaffinity[:] = np.where(solid & (within_m > 0), 1, 0)
 
     def _middle(self) -> np.ndarray:
         """Zero, or as near to it as the joints go (J,)."""
@@ -61,7 +68,7 @@ class Workspace:
         mujoco.mj_kinematics(self._model, self._data)
 
     def _close_pairs(self) -> dict[tuple[int, int], float]:
-        """Pairs of bodies nearer than the clearance, with their distance in m."""
+        """Pairs of bodies within that distance, with theirs in m."""
         mujoco.mj_collision(self._model, self._data)
         if not self._data.ncon:
             return {}
@@ -69,7 +76,8 @@ class Workspace:
         nearest: dict[tuple[int, int], float] = {}
         bodies = np.sort(self._model.geom_bodyid[contacts.geom], axis=1).tolist()
         for (first, second), distance_m in zip(bodies, contacts.dist.tolist(), strict=True):
-            nearest[first, second] = min(distance_m, nearest.get((first, second), np.inf))
+            if distance_m < self._within_m:
+                nearest[first, second] = min(distance_m, nearest.get((first, second), np.inf))
         return nearest
 
     def trespass(self, position: np.ndarray, allowed: Trespass | None = None) -> Trespass:
@@ -88,6 +96,8 @@ class Workspace:
         clearance_m = self._described.self_clearance_m
         if clearance_m and (allowed is None or not Trespass(found).beyond(allowed)):
             for (first, second), distance_m in self._close_pairs().items():
-                pair = f"{self._model.body(first).name} and {self._model.body(second).name}"
-                found[pair] = clearance_m - distance_m, f"{pair} would be {max(distance_m, 0.0):.3f} m apart"
+                nearer_m = self._clearance_m.get((first, second), clearance_m) - distance_m
+                if nearer_m > 0.0:
+                    pair = f"{self._model.body(first).name} and {self._model.body(second).name}"
+                    found[pair] = nearer_m, f"{pair} would be {max(distance_m, 0.0):.3f} m apart"
         return Trespass(found)

@@ -49,6 +49,19 @@ def test_a_wider_clearance_is_met_sooner(robot: RobotConfig) -> None:
     assert first[1] < first[0]
 
 
+@pytest.mark.parametrize("clearance_m", [0.05, 0.06, 0.1])
+def test_no_pair_of_links_is_let_go_by_a_wider_clearance(robot: RobotConfig, clearance_m: float) -> None:
+    """Some are nearer than that as they are built; they must not touch for all that."""
+    near, wide = (workspace(robot, self_clearance_m=clearance) for clearance in (0.005, clearance_m))
+    rng, both = np.random.default_rng(0), 0
+    for position in rng.uniform(*robot.position_limits, (1000, len(HOME))):
+        touching = set(near.trespass(position).found)
+        assert touching <= set(wide.trespass(position).found)
+        both += "forearm_roll_link and gripper_link" in touching
+    assert both > 10
+    assert wide.trespass(HOME).found == {}, "nor does it hold the arm where it begins"
+
+
 @pytest.mark.parametrize("place", [HOME, OUTSIDE, FOLDED])
 def test_a_short_look_judges_as_a_long_one(robot: RobotConfig, place: np.ndarray) -> None:
     judged, rng = workspace(robot, z=[0.05, 0.5], self_clearance_m=0.03), np.random.default_rng(0)
