@@ -189,7 +189,7 @@ def evaluate(
     with the same result whatever their number.
     """
     from lam_ros.cli import steps
-    from lam_ros.learning.evaluation import EpisodeResult, Evaluation, paired_difference
+    from lam_ros.learning.evaluation import EpisodeResult, Evaluation, first_ended, paired_difference
     from lam_ros.learning.rollouts import ALL, Perturbation, Trial
     from lam_ros.learning.rollouts import evaluate as evaluate_in_core
     from lam_ros.policy.checkpoint import read_info
@@ -209,6 +209,8 @@ def evaluate(
         if core and simulator != "embedded":
             raise ConfigError("--core is the embedded simulator without ROS; leave out --core to perform in Gazebo.")
         seeds = range(seed, seed + episodes)
+        if json_file is not None:  # where it cannot be, that is said before the episodes
+            json_file.parent.mkdir(parents=True, exist_ok=True)
 
         def performed(policy: Path, label: str) -> Evaluation:
             results: list[EpisodeResult] = []
@@ -228,9 +230,10 @@ def evaluate(
                         robot, task, policy, episodes, seed, log_file, report, black_camera, simulator=simulator
                     )
             except (LamError, KeyboardInterrupt):
-                if results:
+                first = first_ended(results, seeds)
+                if first.episodes:
                     console.print(f"[yellow]{policy.name} ended after {len(results)} of {episodes} episodes[/]")
-                    _say(Evaluation(tuple(results)), "")
+                    _say(first, "" if first.episodes == len(results) else f"the first {first.episodes}: ")
                 raise
             if performance.evaluation.unanswered:
                 console.print(
@@ -243,10 +246,17 @@ def evaluate(
             "checkpoint": str(checkpoint),
             "task": task,
             "through": "core" if core else "nodes",
+            "simulator": simulator,
             "perturbation": dataclasses.asdict(perturbation),
             **steps.evaluation_json(evaluation),
         }
+
+        def keep() -> None:
+            if json_file is not None:
+                steps.save_json(json_file, found)
+
         _say(evaluation, "")
+        keep()
         if against is not None:
             other = performed(against, f"{against.name}")
             _say(other, f"{against.name}: ")
@@ -258,11 +268,10 @@ def evaluate(
             )
             found["against"] = {"checkpoint": str(against), **steps.evaluation_json(other)}
             found["difference"] = dataclasses.asdict(difference)
+            keep()
         if films is not None:
             for film in steps.film_failures(Trial(checkpoint, robot, task, perturbation), evaluation, films):
                 console.print(f"failure: {film}")
-        if json_file is not None:
-            steps.save_json(json_file, found)
 
 
 def _say(evaluation: Any, who: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Sequence
@@ -54,6 +55,15 @@ class Evaluation:
     def jerk(self) -> float | None:
         """Median in rad/s³, None where none was measured."""
         return _median([result.jerk for result in self.results if not math.isnan(result.jerk)])
+
+
+def first_ended(results: Sequence[EpisodeResult], seeds: Sequence[int]) -> Evaluation:
+    """Those of an evaluation that was cut short before which, in the order of the seeds, none is missing.
+
+    Of all that have ended by then more are short, and so succeeded, than of those still under way.
+    """
+    ended = {result.seed: result for result in results}
+    return Evaluation(tuple(ended[seed] for seed in itertools.takewhile(ended.__contains__, seeds)))
 
 
 def _median(values: Sequence[float]) -> float | None:

@@ -5,10 +5,12 @@ Each episode follows from its seed alone, so that the results are the same whate
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -186,27 +188,29 @@ def evaluate(
     jobs = [list(seeds[i : i + SEEDS_A_JOB]) for i in range(0, len(seeds), SEEDS_A_JOB)]
     job = partial(perform_seeds, trial)
     results: list[EpisodeResult] = []
-    for some in _on_cluster(job, jobs, cluster) if cluster else _in_pool(job, jobs, workers):
-        for result in some:
-            results.append(result)
-            report(result)
+    answers = _on_cluster(job, jobs, cluster) if cluster else _in_pool(job, jobs, workers)
+    with contextlib.closing(answers):  # however it ends, the workers do
+        for some in answers:
+            for result in some:
+                results.append(result)
+                report(result)
     return Evaluation(tuple(sorted(results, key=lambda result: result.seed)))
 
 
-def _in_pool(job: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Iterator[Any]:
+def _in_pool(job: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Generator[Any]:
     # Spawned: a forked process would share torch's threads and the display's connection.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), context) as pool:
-        futures = [pool.submit(job, some) for some in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), context)
+    try:
+        for future in as_completed([pool.submit(job, some) for some in jobs]):
+            yield future.result()
+    except BrokenProcessPool:
+        raise LamError("a worker was ended, perhaps for lack of memory; try again with fewer --workers.") from None
+    finally:  # not by `with`, which would wait for what has been cancelled
+        pool.shutdown(cancel_futures=True)
 
 
-def _on_cluster(job: Callable[[Any], Any], jobs: Sequence[Any], address: str) -> Iterator[Any]:
+def _on_cluster(job: Callable[[Any], Any], jobs: Sequence[Any], address: str) -> Generator[Any]:
     try:
         import ray
     except ImportError:
@@ -227,3 +231,5 @@ def _on_cluster(job: Callable[[Any], Any], jobs: Sequence[Any], address: str) ->
             yield ray.get(done[0])
         except ray.exceptions.RayTaskError as error:
             raise error.cause if isinstance(error.cause, LamError) else error from None
+        except ray.exceptions.RayError as error:
+            raise LamError(f"a machine of the cluster failed: {' '.join(str(error).split())[:300]}") from None

@@ -22,6 +22,7 @@ from lam_ros.nodes.qos import COMMAND, SENSOR, STREAM
 from lam_ros.nodes.takeover import Takeover
 
 HUMAN_COMMANDS = 200  # two seconds at a gate's rate
+MOST_GIVEN = 3  # policies that are kept ready and have not run yet
 GAP_TICKS = 4.5  # a longer pause between two features is the end of one episode and the start of another
 
 
@@ -93,9 +94,11 @@ class ActionNode(PolicyNode):
         super().run_with(loaded)
 
     def adopt(self, loaded: Loaded) -> None:
-        """Be ready to answer features of this policy; the one that runs, and the one before, stay ready too."""
-        kept = {self._digest, self._before} - {loaded.digest}
-        self._ready = [*(known for known in self._ready if known.digest in kept), loaded]
+        """Be ready to answer features of this policy. The one that runs and the one before stay ready too, and some of
+        those given since: perception may have run one, and go back to it, before its features were heard here."""
+        self._ready = [*(known for known in self._ready if known.digest != loaded.digest), loaded]
+        others = [known for known in self._ready if known.digest not in (self._digest, self._before)]
+        self._ready = [known for known in self._ready if known not in others[:-MOST_GIVEN]]
 
     def _follow(self, checkpoint_digest: str) -> None:
         """Take up the policy that perception runs.

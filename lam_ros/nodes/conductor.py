@@ -165,9 +165,18 @@ class Conductor:
             BringUpError: one of them is not there or refuses it; what ran before then goes on.
         """
         self.set_checkpoint("action", file)
-        self._until(lambda: digest in self.figures("action").get("checkpoints ready", ""), READY_S, "action to load it")
+        self._until_loaded("action", digest, lambda figures: digest in figures.get("checkpoints ready", ""))
         self.set_checkpoint("perception", file)
-        self._until(lambda: self.figures("perception").get("checkpoint") == digest, READY_S, "perception to load it")
+        self._until_loaded("perception", digest, lambda figures: figures.get("checkpoint") == digest)
+
+    def _until_loaded(self, node: str, digest: str, has_it: Callable[[dict[str, str]], bool]) -> None:
+        def refused() -> str:
+            failed, _, reason = self.figures(node).get("checkpoint refused", "").partition(" ")
+            return reason if failed == digest else ""
+
+        self._until(lambda: has_it(self.figures(node)) or bool(refused()), ANSWER_S, f"{node} to load it")
+        if not has_it(self.figures(node)):
+            raise BringUpError(f"{node} cannot load it: {refused()} What ran before goes on.")
 
     def wait_until_ready(self, names: Collection[str]) -> None:
         """Until these nodes are active, each topic that they need has found its other end, and joint states arrive.

@@ -45,6 +45,7 @@ def load(file: str, robot: RobotConfig, provider: str, threads: int) -> Loaded:
         CheckpointError, ContractError: it cannot be read, or is another robot's.
     """
     path = resolve(file)
+    began = digest(path)
     policy = load_policy(path, robot, provider, threads)
     frames = {
         name: np.zeros((camera.height, camera.width, 3), dtype=np.uint8) for name, camera in robot.cameras.items()
@@ -54,7 +55,9 @@ def load(file: str, robot: RobotConfig, provider: str, threads: int) -> Loaded:
         features = policy.perceive(frames, 0)
         policy.act_on(features, np.zeros(len(robot.joints), dtype=np.float32))
     policy.reset()
-    return Loaded(policy, file, digest(path), tuple(unanswering_joints(policy.runtime, robot)))
+    if digest(path) != began:  # else old weights might run under the name of new ones
+        raise CheckpointError(f"{file} was written while it was read; give it again.")
+    return Loaded(policy, file, began, tuple(unanswering_joints(policy.runtime, robot)))
 
 
 class PolicyNode(LamNode):
@@ -71,12 +74,14 @@ class PolicyNode(LamNode):
         self.declare("threads", 1, "Threads of an exported policy's networks.", (1, 64), read_only=True)
         self._loading: threading.Thread | None = None
         self._came: Loaded | LamError | None = None  # from the thread that loads
+        self._unloadable = ""  # the last that could not be loaded: its digest, and why
         self._is_loaded = False
         self._is_telling = False
         self._is_unwanted = False
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_timer(ADOPT_PERIOD_S, self._adopt_what_came, clock=self._steady)
         self.figure("checkpoint", lambda: self._digest if self._is_loaded else "")
+        self.figure("checkpoint refused", lambda: self._unloadable)
 
     def load_policy(self) -> None:
         """Load the checkpoint that the parameter names.
@@ -98,7 +103,8 @@ class PolicyNode(LamNode):
         said = f"runs {loaded.file} ({loaded.policy.runtime.name})"
         if loaded.unlearned:
             said += f", which answers the same for {', '.join(loaded.unlearned)} whatever it is shown; `lam inspect` it"
-        self.note("checkpoint", WARN if loaded.unlearned else OK, said)
+        self._runs = (WARN if loaded.unlearned else OK, said)
+        self.note("checkpoint", *self._runs)
 
     def tell_file(self) -> None:
         """Let the parameter say which file runs, without loading what may have been written to it since."""
@@ -125,11 +131,13 @@ class PolicyNode(LamNode):
             try:
                 read_info(resolve(parameter.value)).contract.check_same(self.contract)
                 if parameter.value == self._file and digest(resolve(parameter.value)) == self._digest:
+                    self.note("checkpoint", *self._runs)
                     continue  # else it was trained again, to the same file
             except LamError as error:
                 return SetParametersResult(successful=False, reason=str(error))
             except Exception as error:  # whatever a file makes of it, the policy that runs goes on
                 return SetParametersResult(successful=False, reason=f"{parameter.value} cannot be read: {error!r}.")
+            self._loads = digest(resolve(parameter.value))
             self._loading = threading.Thread(target=self._load_beside, args=(parameter.value,), daemon=True)
             self._loading.start()
         return SetParametersResult(successful=True)
@@ -151,6 +159,8 @@ class PolicyNode(LamNode):
             self._is_unwanted = False
             return
         if isinstance(came, LamError):
+            self._unloadable = f"{self._loads} {came}"
+            self.tell_file()
             self.note("checkpoint", ERROR, f"{came} The one before goes on.")
         else:
             self.adopt(came)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lam_ros.learning.evaluation import EpisodeResult, Evaluation, paired_difference, wilson_interval
+from lam_ros.learning.evaluation import EpisodeResult, Evaluation, first_ended, paired_difference, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -115,3 +115,10 @@ def test_only_common_seeds_are_compared() -> None:
     assert paired_difference(first, second).rate == 1.0
     with pytest.raises(ValueError, match="no seed in common"):
         paired_difference(first, Evaluation(second.results[1:]))
+
+
+def test_of_what_was_cut_short_only_what_has_no_gap_before_it_counts() -> None:
+    results = [EpisodeResult(seed, seed % 2 == 0, 1.0) for seed in (12, 10, 11, 14)]
+    first = first_ended(results, range(10, 20))
+    assert [result.seed for result in first.results] == [10, 11, 12]
+    assert first_ended(results[:1], range(10, 20)).episodes == 0

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +18,7 @@ from PIL import Image
 from lam_ros.cli.steps import film_failures
 from lam_ros.config import RobotConfig, load_robot
 from lam_ros.contract import Contract, Observation
-from lam_ros.errors import CheckpointError, ConfigError
+from lam_ros.errors import CheckpointError, ConfigError, LamError
 from lam_ros.learning import rollouts
 from lam_ros.learning.evaluation import EpisodeResult, Evaluation
 from lam_ros.learning.rollouts import Perturbation, Perturbed, Trial, arm_jerk, evaluate, perform, rms_jerk
@@ -39,6 +44,26 @@ def test_the_number_of_workers_changes_nothing(turning_policy: Turning) -> None:
     assert sorted(result.seed for result in told) == list(seeds)
     assert evaluate(trial, seeds, workers=2) == alone
     assert all(result.jerk > 0 for result in alone.results)
+
+
+def test_who_interrupts_does_not_wait_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    futures: list[Future[Any]] = []
+
+    class Pool(ProcessPoolExecutor):
+        def submit(self, *given: Any) -> Any:
+            futures.append(super().submit(*given))
+            return futures[-1]
+
+    monkeypatch.setattr(rollouts, "ProcessPoolExecutor", Pool)
+    with contextlib.closing(rollouts._in_pool(time.sleep, [0.1] * 50, 1)) as ends:
+        next(ends)
+    assert sum(future.cancelled() for future in futures) > 40
+    assert all(future.done() for future in futures)
+
+
+def test_a_worker_that_is_killed_is_told_in_a_sentence() -> None:
+    with pytest.raises(LamError, match="a worker was ended, perhaps for lack of memory; try again with fewer"):
+        list(rollouts._in_pool(os._exit, [9, 9], 1))
 
 
 def test_a_cluster_changes_nothing_either(turning_policy: Turning) -> None:

@@ -13,10 +13,12 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
+from lam_ros.errors import CheckpointError
+from lam_ros.nodes import policy
 from lam_ros.nodes.action import ActionNode
-from lam_ros.nodes.base import stamp_to_ns
+from lam_ros.nodes.base import ERROR, stamp_to_ns
 from lam_ros.nodes.perception import PerceptionNode
-from lam_ros.policy.checkpoint import digest, load_network, save_exported
+from lam_ros.policy.checkpoint import digest, load_network, load_policy, save_exported
 from lam_ros.policy.export import export_graphs
 
 STAMP = 1_700_000_000_000_000_000
@@ -120,14 +122,24 @@ def test_a_checkpoint_that_does_not_fit_changes_nothing(graph, loop, tmp_path):
     assert tick() > 0.1
 
 
-def test_a_checkpoint_with_damaged_weights_is_told_and_the_old_one_goes_on(graph, loop, other):
+def test_a_checkpoint_with_damaged_weights_is_told_and_the_old_one_goes_on(graph, loop, other, checkpoint):
     perception, _, tick, _ = loop
     data = bytearray(other.read_bytes())
     data[-4096:] = b"\xff" * 4096  # NaN: what only loading finds
     other.write_bytes(data)
     assert give(graph, perception, other) == ""
     graph.until(graph.said("perception", "not finite; train it again. The one before goes on."))
+    assert perception.parameter("checkpoint") == str(checkpoint), "and what runs is what the parameter says"
     assert tick() > 0.1
+    assert give(graph, perception, checkpoint) == ""
+    assert perception._status["checkpoint"][0] != ERROR
+    command = [sys.executable, "-m", "lam_ros.cli.main", "swap", "--checkpoint", str(other)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    graph.until(lambda: process.poll() is not None, seconds=50)  # sooner than it would wait
+    said = " ".join(process.stdout.read().split())
+    assert process.returncode == 1
+    assert "action cannot load it" in said
+    assert "not finite; train it again" in said
 
 
 def test_action_alone_waits_for_perception_and_perception_alone_is_refused(graph, loop, other):
@@ -142,6 +154,30 @@ def test_action_alone_waits_for_perception_and_perception_alone_is_refused(graph
     assert give(graph, action, other) == ""
     graph.until(lambda: digest(other) in [loaded.digest for loaded in action._ready])
     assert tick() < -0.1
+
+
+def test_a_rollback_is_answered_though_no_frame_came_since_two_swaps(graph, loop, other, turning_policy):
+    perception, action, tick, _ = loop
+    assert tick() > 0.1
+    third = turning_policy(0.4, 1e-3)
+    for file in (other, third):
+        for node in (action, perception):
+            assert give(graph, node, file) == ""
+            graph.until(lambda node=node: node._loading is None)
+    assert graph.ask(Trigger, "lam/rollback").success
+    assert perception._digest == digest(other)
+    assert tick() < -0.1
+
+
+def test_a_file_that_is_written_while_it_is_read_is_refused(robot, other, checkpoint, monkeypatch):
+    def load_then_write(path, *given):
+        loaded = load_policy(path, *given)
+        checkpoint.write_bytes(other.read_bytes())
+        return loaded
+
+    monkeypatch.setattr(policy, "load_policy", load_then_write)
+    with pytest.raises(CheckpointError, match="was written while it was read; give it again"):
+        policy.load(str(checkpoint), robot, "CPU", 1)
 
 
 def test_there_is_nothing_to_roll_back_to_at_first(graph, loop):
