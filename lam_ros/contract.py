@@ -91,6 +91,13 @@ class Contract:
         )
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it is some robot's: with joints and cameras, each of which is described, and a rate."""
+        joints, cameras = len(self.joints), len(self.cameras)
+        described = len(self.units) == joints and len(self.image_sizes) == cameras
+        return bool(joints and cameras and described and self.rate_hz > 0)
+
+    @property
     def hands(self) -> np.ndarray:
         """Which joints open and close a hand: bool (J,). By their names; where none tells, those that slide."""
         named = np.array([bool(HAND.search(joint)) for joint in self.joints])

@@ -324,7 +324,7 @@ def export(
     task: Annotated[
         str, typer.Option(help="Task of the embedded simulator, to compare successes too; empty leaves it out.")
     ] = "",
-    episodes: Annotated[int, typer.Option(min=1, help="How many episodes to compare.")] = 50,
+    episodes: Annotated[int, typer.Option(min=10, help="How many episodes to compare.")] = 50,
     workers: Annotated[int, typer.Option(min=1, help="How many processes perform them.")] = 1,
     robot: Robot = DEFAULT_ROBOT,
 ) -> None:

@@ -388,9 +388,16 @@ def export_policy(
                 f"{task}: {ours.successes} of {episodes} succeeded, the checkpoint's {theirs.successes}; difference "
                 f"{difference.rate:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}."
             )
+            if not theirs.successes:
+                raise CheckpointError(
+                    f"{found[-1]} That says nothing of what was exported. Nothing was written; name the task that it "
+                    "has learned, or leave --task out."
+                )
             if high < 0.0:
                 raise CheckpointError(f"{found[-1]} Nothing was written: the exported policy is worse.")
             figures[f"{kind}_success"] = ours.successes / episodes
+        else:
+            found.append("Successes were not compared; --task does that in the embedded simulator.")
         save_exported(candidate, graphs, dataclasses.replace(info, figures={**info.figures, **figures}))
         candidate.replace(out)
     finally:

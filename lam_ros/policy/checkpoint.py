@@ -137,7 +137,10 @@ def _read(
         raise CheckpointError(f"{path} has the format {metadata.get('format')!r}; {formats[0]!r} was expected. {cure}")
     try:
         raw: Any = json.loads(metadata["info"])
-        return kind, from_mapping(CheckpointInfo, raw)
+        info = from_mapping(CheckpointInfo, raw)
+        if not info.contract.is_whole:
+            raise ConfigError("its contract names no robot")
+        return kind, info
     except (KeyError, ValueError, RecursionError, ConfigError) as error:
         raise CheckpointError(f"{path} has damaged metadata: {error}. Train it again.") from None
 

@@ -72,17 +72,23 @@ class OnnxRuntime:
         order = list(PROVIDERS)[: list(PROVIDERS).index(provider) + 1][::-1]
         providers = [PROVIDERS[name] for name in order if PROVIDERS[name] in there]
 
-        def session(name: str, **shapes: tuple[int, ...]) -> Any:
+        def session(name: str, dimensions: tuple[int, ...], **shapes: tuple[int, ...]) -> Any:
+            """Of a graph with inputs of these shapes, and outputs of so many dimensions."""
             if name not in graphs:
                 raise CheckpointError(f"the exported policy lacks the graph {name}; export it again.")
             try:
                 made = onnxruntime.InferenceSession(graphs[name], options, providers=providers)
                 found = {node.name: tuple(node.shape) for node in made.get_inputs()}
+                gives = tuple(len(node.shape) for node in made.get_outputs())
             except Exception as error:  # ONNX Runtime has its own kinds, which share no base but this one
                 reason = " ".join(str(error).split())[:200]
                 raise CheckpointError(f"the graph {name} cannot be run ({reason}); export it again.") from None
             if found != shapes:
                 raise CheckpointError(f"the graph {name} takes {found}, not {shapes}; export the policy again.")
+            if gives != dimensions:
+                raise CheckpointError(
+                    f"the graph {name} gives outputs of {gives} dimensions, not {dimensions}; export the policy again."
+                )
             if PROVIDERS[provider] not in made.get_providers():  # ONNX Runtime goes on with the next one
                 raise CheckpointError(
                     f"{provider} cannot be used: its libraries are missing or do not fit this ONNX Runtime. Install "
@@ -92,12 +98,13 @@ class OnnxRuntime:
 
         width, height = config.image_size
         cameras = range(1 if config.share_encoder else len(contract.cameras))
-        self._perception = [session(perception_graph(i), image=(height, width, 3)) for i in cameras]
-        self._attention = [session(attention_graph(i), image=(height, width, 3)) for i in cameras]
+        self._perception = [session(perception_graph(i), (1,), image=(height, width, 3)) for i in cameras]
+        self._attention = [session(attention_graph(i), (2,), image=(height, width, 3)) for i in cameras]
         self.features = int(self._perception[0].get_outputs()[0].shape[0])
         hidden = (config.layers, 1, config.hidden_size)
         self._action = session(
             ACTION_GRAPH,
+            (2, 3, 3),
             features=(len(contract.cameras) * self.features,),
             state=(len(contract.joints),),
             output=hidden,

@@ -179,7 +179,12 @@ def test_another_format_is_refused(checkpoint: Path) -> None:
         read_info(checkpoint)
 
 
-@pytest.mark.parametrize("change", [{"policy": {"encoder": "resnet"}}, {"robot": 3}, {"extra": 1}])
+NOBODY = {"joints": ["a"], "units": ["rad"], "cameras": [], "image_sizes": [], "rate_hz": 20.0}
+
+
+@pytest.mark.parametrize(
+    "change", [{"policy": {"encoder": "resnet"}}, {"robot": 3}, {"extra": 1}, {"contract": NOBODY}]
+)
 def test_damaged_metadata_is_refused(checkpoint: Path, network: PolicyNetwork, change: dict[str, Any]) -> None:
     whole = dataclasses.asdict(info_of(network))
     rewrite(checkpoint, info=json.dumps({**whole, **change}))

@@ -187,6 +187,13 @@ def changed(file: Path, tmp_path: Path, name: str, graph: bytes | None) -> Path:
     return path
 
 
+def with_outputs(graph: bytes, count: int) -> bytes:
+    model = onnx.load_from_string(graph)
+    del model.graph.output[count:]
+    serialized: bytes = model.SerializeToString()
+    return serialized
+
+
 def test_a_damaged_missing_or_foreign_graph_is_refused(
     exported: dict[str, Any], file: Path, tmp_path: Path, robot: RobotConfig
 ) -> None:
@@ -196,6 +203,7 @@ def test_a_damaged_missing_or_foreign_graph_is_refused(
         (b"nonsense", r"the graph action cannot be run .*export it again"),
         (whole[: len(whole) // 2], "the graph action cannot be run"),
         (exported["graphs"]["perception.0"], r"the graph action takes .*image.*, not .*features"),
+        (with_outputs(whole, 1), r"the graph action gives outputs of \(2,\) dimensions, not \(2, 3, 3\)"),
     ):
         with pytest.raises(CheckpointError, match=message):
             load_policy(changed(file, tmp_path, "action", graph), robot)
@@ -330,6 +338,19 @@ def test_an_export_that_succeeds_less_often_is_not_written(
     with pytest.raises(CheckpointError, match="Nothing was written: the exported policy is worse"):
         export_as(exported["graphs"], task="reach")
     assert [file.name for file in tmp_path.iterdir()] == ["policy.safetensors"]
+
+
+def test_a_comparison_on_a_task_that_the_checkpoint_never_does_says_nothing(
+    export_as: Any, exported: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def evaluate(trial: Trial, seeds: range, workers: int) -> Evaluation:
+        return Evaluation(tuple(EpisodeResult(seed, False, 1.0) for seed in seeds))
+
+    monkeypatch.setattr("lam_ros.learning.rollouts.evaluate", evaluate)
+    with pytest.raises(CheckpointError, match=r"That says nothing of what was exported\. Nothing was written"):
+        export_as(exported["graphs"], task="push")
+    assert [file.name for file in tmp_path.iterdir()] == ["policy.safetensors"]
+    assert export_as(exported["graphs"])[-1].startswith("Successes were not compared; --task does that")
 
 
 def test_what_an_export_was_accepted_with_is_written_down(
