@@ -409,8 +409,10 @@ def train(
         seconds[f"{name}_seconds"] = time.perf_counter() - began
         figures.update({f"{name}_{key}": value for key, value in found.items()})
 
+    perception = PerceptionStage(network, config, training, validation)
+    drawn = torch.get_rng_state()
     learn(
-        PerceptionStage(network, config, training, validation),
+        perception,
         "perception",
         config.perception_steps,
         # No epoch is longer than its stage: else held-out episodes would never be looked at.
@@ -436,6 +438,7 @@ def train(
     action = ActionStage(network, config, training, validation, views, unseen)
     learn(action, "action", config.action_steps, windows(config.action_batch, config.action_steps), held_out)
     if config.together_steps:
+        torch.set_rng_state(drawn)  # Lightning seeds several processes anew at each stage that they train
         together = TogetherStage(network, config, training, validation)
         batches = windows(config.together_batch, config.together_steps)
         learn(together, "together", config.together_steps, batches, held_out)
