@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -100,9 +101,12 @@ def _fit(
     settings, stage.steps_per_epoch = stage.settings, len(batches)
     finished = folder / name / "finished.pt"
     if finished.is_file():  # Lightning's own state would go on past an early end, and with the last weights
-        kept = torch.load(finished, weights_only=True)  # tensors and plain values alone
+        kept = _kept(finished)
         stage.load_state_dict(kept["state_dict"])
         return dict(kept["figures"])
+    last = folder / name / "last.ckpt"
+    if last.is_file():
+        _kept(last)  # what Lightning says of a damaged one is a traceback
     rank, world = processes()
     is_first = rank == 0
     curve = _Curve(folder / name / "metrics.csv")
@@ -142,7 +146,6 @@ def _fit(
         devices=local if world > 1 else 1,
         num_nodes=max(1, world // local),
     )
-    last = folder / name / "last.ckpt"
     try:
         fit(trainer, stage, batches, validation, ckpt_path=last if last.is_file() else None, weights_only=True)
     finally:
@@ -155,7 +158,7 @@ def _fit(
     if best is not None and Path(best.best_model_path).is_file():
         chosen = Path(best.best_model_path)
     if chosen is not None:  # its state_dict is the average, where there is one
-        loaded = torch.load(chosen, weights_only=True)
+        loaded = _kept(chosen)
         stage.load_state_dict(loaded["state_dict"])
         if is_first:
             figures.update(curve.at(loaded["global_step"], figures))
@@ -164,6 +167,16 @@ def _fit(
         torch.save({"state_dict": stage.state_dict(), "figures": figures}, partial)
         partial.replace(finished)
     return figures
+
+
+def _kept(file: Path) -> dict[str, Any]:
+    """What a stage left in a file: tensors and plain values. Raises TrainingError where it is damaged."""
+    try:
+        return dict(torch.load(file, map_location="cpu", weights_only=True))
+    except (OSError, EOFError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError):
+        raise TrainingError(
+            f"{file} is damaged; delete the folder {file.parent}, and the same command begins this stage anew."
+        ) from None
 
 
 class _Curve:

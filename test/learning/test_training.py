@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -193,6 +194,28 @@ def test_a_cut_between_the_last_step_and_what_is_left_of_the_stage_loses_nothing
     train(dataset, averaged, file)
     for name, weight in weights(file).items():
         assert torch.equal(weight, expected[name]), name
+
+
+@pytest.mark.parametrize(("stage", "name"), [("action", "last.ckpt"), ("perception", "finished.pt")])
+def test_a_damaged_file_of_a_stage_is_said_and_the_stage_begins_anew_without_it(
+    dataset: Dataset, tmp_path: Path, unbroken: dict[str, torch.Tensor], stage: str, name: str
+) -> None:
+    expected = train_once(dataset, tmp_path, unbroken)
+    file = tmp_path / "policy.safetensors"
+    with pytest.raises(PowerCut):
+        train(dataset, TINY, file, interrupt_at("action", 60))
+    (damaged,) = tmp_path.glob(f"policy/run_*/{stage}/{name}")
+    (curve,) = tmp_path.glob("policy/run_*/action/metrics.csv")
+    whole, told = damaged.read_bytes(), curve.read_text()
+    for part in (b"", whole[:1], whole[:1000], whole[:-1]):
+        damaged.write_bytes(part)
+        with pytest.raises(TrainingError, match=rf"{name} is damaged; delete the folder {damaged.parent}, and"):
+            train(dataset, TINY, file)
+    assert curve.read_text() == told
+    shutil.rmtree(damaged.parent)
+    train(dataset, TINY, file)
+    for key, weight in weights(file).items():
+        assert torch.equal(weight, expected[key]), key
 
 
 def test_a_torn_line_of_a_curve_is_left_out(dataset: Dataset, tmp_path: Path) -> None:
