@@ -250,6 +250,17 @@ def _check_motion(network: PolicyNetwork, training: Frames, start: Path) -> None
         )
 
 
+def _check_reach(network: PolicyNetwork, training: Frames, start: Path) -> None:
+    """Raises TrainingError where joints go further than the head of a checkpoint can say: it would never learn it."""
+    is_beyond = network.action.head.beyond(network.normaliser.chunk(training.targets, training.state))
+    joints = [joint for joint, is_so in zip(network.contract.joints, is_beyond.tolist(), strict=True) if is_so]
+    if joints:
+        raise TrainingError(
+            f"in these demonstrations {', '.join(joints)} goes beyond the bins of {start}, which reach as far as those "
+            "that it was trained on. Train from the beginning, on both folders together."
+        )
+
+
 def _precision(perception: Perception, config: TrainConfig, folder: Path) -> str:
     """What ``auto`` means here; measured once, so that a resumed run goes on with the same arithmetic."""
     if config.precision != "auto":
@@ -408,6 +419,7 @@ def train(
         known.contract.check_same(dataset.contract)
         _check_model(known.policy, config.policy, start)
         _check_motion(network, training, start)
+        _check_reach(network, training, start)
     if is_first:
         save_checkpoint(untrained_path(checkpoint), network, info({}))
     precision = _precision(network.perception, config, folder)

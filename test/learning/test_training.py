@@ -381,6 +381,21 @@ def test_the_bins_of_a_categorical_head_reach_as_far_as_targets_do(dataset: Data
     assert not torch.allclose(reach, reach[0, 0].expand_as(reach)), "each joint's own, not the default"
 
 
+def test_a_categorical_policy_is_not_fine_tuned_beyond_its_bins(dataset: Dataset, tmp_path: Path) -> None:
+    policy = dataclasses.replace(TINY.policy, head="categorical")
+    settings = dataclasses.replace(TINY, policy=policy, perception_steps=1, action_steps=1)
+    first, tuned = tmp_path / "first.safetensors", tmp_path / "tuned.safetensors"
+    train(dataset, settings, first)
+    train(dataset, settings, tuned, start=first)
+    further = [dataclasses.replace(d, action=d.action.copy()) for d in dataset.demonstrations]
+    for demonstration in further:
+        demonstration.action[:, [1, 4]] *= 2.0
+    other = dataclasses.replace(dataset, demonstrations=further, digest="further")
+    joints = ", ".join(dataset.contract.joints[i] for i in (1, 4))
+    with pytest.raises(TrainingError, match=rf"{joints} goes beyond the bins of {first}, .* Train from the beginning"):
+        train(other, settings, tuned, start=first)
+
+
 @pytest.mark.parametrize("keep", [True, False])
 def test_stage_two_keeps_what_stage_one_made_of_single_ticks(dataset: Dataset, tmp_path: Path, keep: bool) -> None:
     short = dataclasses.replace(TINY, perception_steps=20, action_steps=20, keep_reflex=keep)
