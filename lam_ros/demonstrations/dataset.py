@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -38,6 +39,14 @@ class Demonstration:
 
     def __len__(self) -> int:
         return len(self.state)
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits that tell episodes apart: of what is small in them, and the first tick's images."""
+        hasher = hashlib.sha256()
+        for array in (self.stamps_ns, self.state, self.action, self.human, self.images[:1]):
+            hasher.update(array.tobytes())
+        return hasher.hexdigest()[:16]
 
     @property
     def takeovers(self) -> np.ndarray:
@@ -110,6 +119,7 @@ def mixed(parts: Sequence[Dataset], weights: Sequence[float] = ()) -> Dataset:
 
     Raises:
         ContractError: they are not of one robot.
+        TrainingError: an episode is in several of them; it would be learned from and judged by.
     """
     first = parts[0]
     for part in parts[1:]:
@@ -117,6 +127,13 @@ def mixed(parts: Sequence[Dataset], weights: Sequence[float] = ()) -> Dataset:
     shown = list(weights) or [1.0] * len(parts)
     if len(parts) == 1:
         return first
+    given = Counter(digest for part in parts for digest in {one.digest for one in part.demonstrations})
+    twice = sum(times > 1 for times in given.values())
+    if twice:
+        raise TrainingError(
+            f"{twice} of the {len(given)} episodes are in more than one of these folders; give each once, and a weight "
+            "to what is to be shown more often."
+        )
     return dataclasses.replace(
         first,
         task=" and ".join(dict.fromkeys(part.task for part in parts)),

@@ -434,6 +434,25 @@ def test_mixed_datasets_keep_their_weights(demonstrate: Any, robot: RobotConfig)
         mixed([old, dataclasses.replace(new, contract=other)])
 
 
+def test_an_episode_is_given_once(demonstrate: Any, robot: RobotConfig) -> None:
+    demonstrations = demonstrate(5, ticks=2)
+    old = Dataset(Contract.of(robot), "wave", "desk_arm", demonstrations[:3], "a")
+    copies = [dataclasses.replace(one, state=one.state.copy()) for one in demonstrations[2:]]
+    new = dataclasses.replace(old, demonstrations=copies, weights=[1.0] * 3, digest="b")
+    for parts, sentence in (([old, new], "1 of the 5"), ([old, old], "3 of the 3")):
+        with pytest.raises(TrainingError, match=rf"{sentence} episodes are in more than one .* give each once"):
+            mixed(parts)
+
+
+@pytest.mark.parametrize("array", ["images", "state", "action", "stamps_ns", "human"])
+def test_episodes_that_differ_in_anything_are_two(demonstrate: Any, array: str) -> None:
+    (one,) = demonstrate(1, ticks=2)
+    values = getattr(one, array)
+    other = dataclasses.replace(one, **{array: (1 - values.astype(float)).astype(values.dtype)})
+    assert one.digest != other.digest
+    assert one.digest == dataclasses.replace(one, state=one.state.copy()).digest
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_human_drove_in_some_of_both_parts(demonstrate: Any, seed: int) -> None:
     shown = [

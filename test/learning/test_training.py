@@ -606,7 +606,7 @@ def test_a_stage_shorter_than_an_epoch_is_validated_all_the_same(dataset: Datase
 
 
 def test_folders_are_shown_by_their_weights_in_every_stage(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, demonstrate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: dict[str, list[float]] = {}
 
@@ -622,7 +622,8 @@ def test_folders_are_shown_by_their_weights_in_every_stage(
     made = training.Shuffled
     monkeypatch.setattr(training, "Shuffled", shuffled)
     monkeypatch.setattr(training, "Windows", Noted)
-    both = mixed([dataset, dataset], [1.0, 3.0])
+    other = dataclasses.replace(dataset, demonstrations=demonstrate(4, ticks=8, seed=1))
+    both = mixed([dataset, other], [1.0, 3.0])
     with pytest.raises(PowerCut):
         train(both, dataclasses.replace(TINY, perception_steps=1), tmp_path / "policy.safetensors")
     for weights_shown in shown.values():
