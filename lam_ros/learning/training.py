@@ -234,10 +234,10 @@ def _check_model(known: PolicyConfig, asked: PolicyConfig, start: Path) -> None:
         )
 
 
-def _check_motion(network: PolicyNetwork, training: Frames, start: Path) -> None:
+def _check_motion(network: PolicyNetwork, state: Tensor, targets: Tensor, start: Path) -> None:
     """Raises TrainingError where a joint moves that hardly did in what a checkpoint learned: by its scale, such motion
     would be the whole loss."""
-    spread = network.normaliser.chunk(training.targets, training.state).square().mean((0, 1)).sqrt()
+    spread = network.normaliser.chunk(targets, state).square().mean((0, 1)).sqrt()
     beyond = [
         f"{joint} ({size:.0f} times as far)"
         for joint, size in zip(network.contract.joints, spread.tolist(), strict=True)
@@ -250,9 +250,9 @@ def _check_motion(network: PolicyNetwork, training: Frames, start: Path) -> None
         )
 
 
-def _check_reach(network: PolicyNetwork, training: Frames, start: Path) -> None:
+def _check_reach(network: PolicyNetwork, state: Tensor, targets: Tensor, start: Path) -> None:
     """Raises TrainingError where joints go further than the head of a checkpoint can say: it would never learn it."""
-    is_beyond = network.action.head.beyond(network.normaliser.chunk(training.targets, training.state))
+    is_beyond = network.action.head.beyond(network.normaliser.chunk(targets, state))
     joints = [joint for joint, is_so in zip(network.contract.joints, is_beyond.tolist(), strict=True) if is_so]
     if joints:
         raise TrainingError(
@@ -408,18 +408,20 @@ def train(
         raise TrainingError(
             "in no held-out episode a human drove, and patience has nothing to look at; give more, or patience: 0."
         )
+    is_taught = training.taught > 0.0
+    state, targets = training.state[is_taught], training.targets[is_taught]
     if start is None:
         network = PolicyNetwork(config.policy, dataset.contract)
-        network.normaliser.fit(training.state, training.targets)
-        network.action.head.fit(network.normaliser.chunk(training.targets, training.state))
+        network.normaliser.fit(state, targets)
+        network.action.head.fit(network.normaliser.chunk(targets, state))
         if pretrained is not None:
             load_perception(pretrained, network)
     else:
         network, known = load_network(start)
         known.contract.check_same(dataset.contract)
         _check_model(known.policy, config.policy, start)
-        _check_motion(network, training, start)
-        _check_reach(network, training, start)
+        _check_motion(network, state, targets, start)
+        _check_reach(network, state, targets, start)
     if is_first:
         save_checkpoint(untrained_path(checkpoint), network, info({}))
     precision = _precision(network.perception, config, folder)

@@ -373,6 +373,23 @@ def test_corrections_count_as_much_as_they_are_set_to(dataset: Dataset, tmp_path
     assert not torch.equal(*found)
 
 
+def test_scales_and_bins_are_of_what_a_human_did(dataset: Dataset, tmp_path: Path) -> None:
+    """Whatever the policy did in between, the policy that is trained begins alike."""
+    policy, found = dataclasses.replace(TINY.policy, head="categorical"), []
+    settings = dataclasses.replace(TINY, policy=policy, perception_steps=1, action_steps=1)
+    for driven in (0.1, 9.0):
+        human = np.isin(np.arange(8), (3, 4), invert=True)
+        times = np.where(human, 1.0, driven)[:, None].astype(np.float32)
+        shown = [
+            dataclasses.replace(d, human=human, state=d.state * times, action=d.action * times)
+            for d in dataset.demonstrations
+        ]
+        result = train(dataclasses.replace(dataset, demonstrations=shown), settings, tmp_path / f"{driven}.safetensors")
+        found.append(weights(untrained_path(result.checkpoint)))
+    for name in ("normaliser.state_std", "normaliser.target_mean", "normaliser.target_scale", "action.head.reach"):
+        assert torch.equal(found[0][name], found[1][name]), name
+
+
 def test_the_bins_of_a_categorical_head_reach_as_far_as_targets_do(dataset: Dataset, tmp_path: Path) -> None:
     policy = dataclasses.replace(TINY.policy, head="categorical")
     settings = dataclasses.replace(TINY, policy=policy, perception_steps=1, action_steps=1)
