@@ -149,3 +149,11 @@ def test_a_perception_is_of_its_cameras_unless_they_share_it(
 def test_too_few_frames_are_refused(films: Dataset, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="there are 0 frames; pre-training needs films of several"):
         pretrain(dataclasses.replace(films, demonstrations=[], weights=[]), TINY, 1, tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_batch_without_another_pair_to_tell_from_is_refused(films: Dataset, tmp_path: Path, batch: int) -> None:
+    small = dataclasses.replace(TINY, perception_batch=batch)
+    with pytest.raises(TrainingError, match=rf"perception_batch is {batch}; .* at least 4\."):
+        pretrain(films, small, 1, tmp_path / "x.safetensors")
+    pretrain(films, dataclasses.replace(TINY, perception_batch=4), 1, tmp_path / "x.safetensors")
