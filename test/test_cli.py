@@ -139,6 +139,23 @@ def test_fine_tuning_keeps_the_checkpoints_model(
     assert asked[1] == replace(TrainConfig(), policy=replace(model, smoothing=0.25), shift=3)
 
 
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [("train", "run the same command again to go on."), ("pretrain", "the same command begins anew.")],
+)
+def test_ctrl_c_says_what_the_same_command_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, sentence: str
+) -> None:
+    def pressed(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("load_data", "load_films"):
+        monkeypatch.setattr(steps, name, pressed)
+    ended = CliRunner().invoke(learning_app, [command, "--data", "x", "--out", str(tmp_path / "x.safetensors")])
+    assert ended.exit_code == 130
+    assert f"interrupted; {sentence}" in ended.output
+
+
 def test_a_full_disk_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit), friendly_errors():
         raise OSError(errno.ENOSPC, "No space left on device")

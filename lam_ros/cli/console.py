@@ -63,7 +63,7 @@ def track(items: Sequence[T], description: str) -> Iterator[T]:
 
 
 @contextlib.contextmanager
-def friendly_errors() -> Iterator[None]:
+def friendly_errors(after_ctrl_c: str = "run the same command again to go on") -> Iterator[None]:
     """A LamError becomes one sentence and exit code 1; Ctrl-C becomes exit code 130."""
     try:
         yield
@@ -79,7 +79,7 @@ def friendly_errors() -> Iterator[None]:
         console.print(f"[bold red]error[/] {escape(f'{error.filename}: {error.strerror}')}.", soft_wrap=True)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        console.print("interrupted; run the same command again to go on.")
+        console.print(f"interrupted; {after_ctrl_c}.")
         raise SystemExit(130) from None
 
 

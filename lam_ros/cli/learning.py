@@ -148,7 +148,7 @@ def pretrain(
     from lam_ros.cli import steps as all_steps
     from lam_ros.learning.pretraining import pretrain as run_pretraining
 
-    with friendly_errors():
+    with friendly_errors("the same command begins anew"):
         settings = changed(all_steps.training_settings(config), setting or [])
         with progress() as display:
             bars = TrainingBars(display)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -40,6 +41,14 @@ class Demonstration:
         return len(self.state)
 
     @property
+    def digest(self) -> str:
+        """16 hex digits that tell episodes apart: of what is small in them, and the first tick's images."""
+        hasher = hashlib.sha256()
+        for array in (self.stamps_ns, self.state, self.action, self.human, self.images[:1]):
+            hasher.update(array.tobytes())
+        return hasher.hexdigest()[:16]
+
+    @property
     def takeovers(self) -> np.ndarray:
         """Ticks at which a human begins to drive: in use a policy's memory begins anew there, so it does everywhere."""
         begins: np.ndarray = np.flatnonzero(np.diff(self.human.astype(int), prepend=0) > 0)
@@ -56,6 +65,7 @@ class Dataset:
         demonstrations: aligned episodes, in the order of their names.
         digest: 16 hex digits that change when any episode does.
         weights: how often training shows each demonstration, relative to the others.
+        folders: which of the datasets that were mixed each demonstration is of; all of one, if not given.
     """
 
     contract: Contract
@@ -64,10 +74,13 @@ class Dataset:
     demonstrations: Sequence[Demonstration]
     digest: str
     weights: Sequence[float] = ()
+    folders: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         if not self.weights:
             object.__setattr__(self, "weights", [1.0] * len(self.demonstrations))
+        if not self.folders:
+            object.__setattr__(self, "folders", [0] * len(self.demonstrations))
 
     def colours(self) -> dict[str, tuple[float, float, float]]:
         """Mean red, green and blue (0 to 255) of each camera, over every tenth tick."""
@@ -81,11 +94,16 @@ class Dataset:
     def pick(self, index: Sequence[int]) -> Dataset:
         """Some of the demonstrations."""
         return dataclasses.replace(
-            self, demonstrations=[self.demonstrations[i] for i in index], weights=[self.weights[i] for i in index]
+            self,
+            demonstrations=[self.demonstrations[i] for i in index],
+            weights=[self.weights[i] for i in index],
+            folders=[self.folders[i] for i in index],
         )
 
     def split(self, validation_share: float, seed: int) -> tuple[Dataset, Dataset]:
         """Training and validation demonstrations, split by episode. A human drove in some of both, if there are two.
+
+        Each folder is split by itself: what is held out of one stays so when others are added.
 
         Raises:
             TrainingError: too few episodes for a split.
@@ -93,13 +111,20 @@ class Dataset:
         count = len(self.demonstrations)
         if count < 2:
             raise TrainingError(f"there are {count} usable episodes; training needs at least 2. Record more.")
-        held_out = min(max(1, round(count * validation_share)), count - 1)
-        order = list(np.random.default_rng(seed).permutation(count))
+        folders = [[i for i in range(count) if self.folders[i] == folder] for folder in dict.fromkeys(self.folders)]
+        held_out = {i for folder in folders for i in self._held_out(folder, validation_share, seed)}
+        if not any(self.demonstrations[i].human.any() for i in held_out):  # as where each folder has one episode
+            held_out = set(self._held_out(range(count), validation_share, seed))
+        return self.pick([i for i in range(count) if i not in held_out]), self.pick(sorted(held_out))
+
+    def _held_out(self, index: Sequence[int], share: float, seed: int) -> list[int]:
+        """Of some demonstrations those to hold out: one at least, but not all."""
+        count = min(max(1, round(len(index) * share)), len(index) - 1)
+        order = [index[i] for i in np.random.default_rng(seed).permutation(len(index))]
         # What a policy drove teaches nothing, and judges nothing. The first is held out, the last is not.
         shown = [i for i in order if self.demonstrations[i].human.any()]
         first, last = shown[:-1][:1], shown[-1:]
-        order = [*first, *(i for i in order if i not in (*first, *last)), *last]
-        return self.pick(sorted(order[held_out:])), self.pick(sorted(order[:held_out]))
+        return [*first, *(i for i in order if i not in (*first, *last)), *last][:count]
 
 
 def mixed(parts: Sequence[Dataset], weights: Sequence[float] = ()) -> Dataset:
@@ -110,6 +135,7 @@ def mixed(parts: Sequence[Dataset], weights: Sequence[float] = ()) -> Dataset:
 
     Raises:
         ContractError: they are not of one robot.
+        TrainingError: an episode is in several of them; it would be learned from and judged by.
     """
     first = parts[0]
     for part in parts[1:]:
@@ -117,12 +143,20 @@ def mixed(parts: Sequence[Dataset], weights: Sequence[float] = ()) -> Dataset:
     shown = list(weights) or [1.0] * len(parts)
     if len(parts) == 1:
         return first
+    given = Counter(digest for part in parts for digest in {one.digest for one in part.demonstrations})
+    twice = sum(times > 1 for times in given.values())
+    if twice:
+        raise TrainingError(
+            f"{twice} of the {len(given)} episodes are in more than one of these folders; give each once, and a weight "
+            "to what is to be shown more often."
+        )
     return dataclasses.replace(
         first,
         task=" and ".join(dict.fromkeys(part.task for part in parts)),
         demonstrations=[demonstration for part in parts for demonstration in part.demonstrations],
         digest=digest_of([f"{part.digest} {weight}" for part, weight in zip(parts, shown, strict=True)]),
         weights=[weight for part, weight in zip(parts, shown, strict=True) for _ in part.demonstrations],
+        folders=[number for number, part in enumerate(parts) for _ in part.demonstrations],
     )
 
 

@@ -53,7 +53,7 @@ class Frames:
     def of(cls, dataset: Dataset, chunk: int, corrections: float = 1.0) -> Frames:
         """Lay a dataset's demonstrations end to end."""
         demonstrations = dataset.demonstrations
-        seen = [look_back(d.state, d.action, dataset.contract.hands) for d in demonstrations]
+        seen = [look_back(d.state, d.action, dataset.contract.hands, d.human) for d in demonstrations]
         begins = [d.takeovers if d.human.any() else np.zeros(1, np.int64) for d in demonstrations]
         stretches = [np.diff([*begun, len(d)]) for d, begun in zip(demonstrations, begins, strict=True)]
 

@@ -37,7 +37,7 @@ class TrainConfig:
             for the last ones.
         patience: a stage ends after so many epochs (50 steps) without a better validation loss, and keeps its best
             weights; 0 never.
-        validation_share: share of the episodes held out.
+        validation_share: share of each folder's episodes that is held out, one at least.
         corrections: what a tick counts at which a human has taken over from a policy, against one of a demonstration;
             ticks at which the policy drove itself count nothing.
         way_weight: weight of the auxiliary loss "which way does this demonstration take?"; 0 turns it off.

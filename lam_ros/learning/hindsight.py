@@ -7,7 +7,7 @@ nearly all small late movements. Absolute ones say much of it themselves.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -37,13 +37,24 @@ class Hindsight:
     way: np.ndarray
 
 
-def look_back(state: np.ndarray, action: np.ndarray, grippers: np.ndarray) -> Hindsight:
+def look_back(
+    state: np.ndarray, action: np.ndarray, grippers: np.ndarray, human: np.ndarray | None = None
+) -> Hindsight:
     """The labels of one demonstration.
 
     Args:
         state, action: (T, J), measured and commanded joint positions.
         grippers: bool (J,), which joints are hands.
+        human: (T,), who drove: then what one has begun ends where the other takes over, as a demonstration does.
     """
+    cuts = np.empty(0, np.int64) if human is None else np.flatnonzero(np.diff(human.astype(np.int8))) + 1
+    parts = [_of_stretch(*part, grippers) for part in zip(np.split(state, cuts), np.split(action, cuts), strict=True)]
+    return Hindsight(
+        **{one.name: np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Hindsight)}
+    )
+
+
+def _of_stretch(state: np.ndarray, action: np.ndarray, grippers: np.ndarray) -> Hindsight:
     ticks = len(state)
     contacts = contact_ticks(state, action, grippers)
     following = contacts[np.searchsorted(contacts, np.arange(ticks))]

@@ -119,13 +119,18 @@ def pretrain(
         The last losses.
 
     Raises:
-        TrainingError: there are too few frames.
+        TrainingError: there are too few frames, in all or in a batch.
         CheckpointError: the file cannot be written.
     """
     prepared_logging()
     ticks = sum(map(len, dataset.demonstrations))
     if ticks < 4:
         raise TrainingError(f"there are {ticks} frames; pre-training needs films of several. Record more.")
+    if config.perception_batch < 4:
+        raise TrainingError(
+            f"perception_batch is {config.perception_batch}; pre-training tells pairs of frames from one another, and "
+            "needs two pairs: at least 4."
+        )
     lightning.seed_everything(config.seed, verbose=False)
     perception = Perception(config.policy, dataset.contract.cameras)
     is_measured = config.precision == "auto"

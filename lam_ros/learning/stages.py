@@ -232,8 +232,11 @@ class EpisodeStage(Stage):
         context, hidden = self.action(features.flatten(2), state, hidden, is_heard)
         measured = frames.state[window.index].to(self.device)
         target = self.normaliser.chunk(frames.targets[window.index].to(self.device), measured)
-        counts = window.mask * frames.taught[window.index]
-        return context.float(), target, counts.to(self.device), hidden
+        return context.float(), target, self.counts(frames, window), hidden
+
+    def counts(self, frames: Frames, window: Window) -> Tensor:
+        """How much each tick of a window counts, (B, W): nothing where there is none, or a policy drove."""
+        return (window.mask * frames.taught[window.index]).to(self.device)
 
     def is_moving(self, frames: Frames, index: Tensor) -> Tensor:
         """Which ticks ask the arm to move: bool, as ``index``."""
@@ -337,6 +340,7 @@ class TogetherStage(EpisodeStage):
         loss, features = self.imitation(frames, window, features, batch_index)
         state = self.normaliser.state(frames.state[own.index].to(self.device))
         answered = self.hindsight.losses(features.flatten(2), state, self.labels(frames, own.index))
-        means = {name: masked_mean(each[..., None], own.mask.to(self.device)) for name, each in answered.items()}
+        counts = self.counts(frames, own)
+        means = {name: masked_mean(each[..., None], counts) for name, each in answered.items()}
         self.log_dict({"loss": loss, **self.hindsight.asked(means)}, sync_dist=True)
         return loss + self.hindsight.total(means)

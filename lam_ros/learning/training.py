@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -100,9 +101,12 @@ def _fit(
     settings, stage.steps_per_epoch = stage.settings, len(batches)
     finished = folder / name / "finished.pt"
     if finished.is_file():  # Lightning's own state would go on past an early end, and with the last weights
-        kept = torch.load(finished, weights_only=True)  # tensors and plain values alone
+        kept = _kept(finished)
         stage.load_state_dict(kept["state_dict"])
         return dict(kept["figures"])
+    last = folder / name / "last.ckpt"
+    if last.is_file():
+        _kept(last)  # what Lightning says of a damaged one is a traceback
     rank, world = processes()
     is_first = rank == 0
     curve = _Curve(folder / name / "metrics.csv")
@@ -142,7 +146,6 @@ def _fit(
         devices=local if world > 1 else 1,
         num_nodes=max(1, world // local),
     )
-    last = folder / name / "last.ckpt"
     try:
         fit(trainer, stage, batches, validation, ckpt_path=last if last.is_file() else None, weights_only=True)
     finally:
@@ -155,7 +158,7 @@ def _fit(
     if best is not None and Path(best.best_model_path).is_file():
         chosen = Path(best.best_model_path)
     if chosen is not None:  # its state_dict is the average, where there is one
-        loaded = torch.load(chosen, weights_only=True)
+        loaded = _kept(chosen)
         stage.load_state_dict(loaded["state_dict"])
         if is_first:
             figures.update(curve.at(loaded["global_step"], figures))
@@ -164,6 +167,16 @@ def _fit(
         torch.save({"state_dict": stage.state_dict(), "figures": figures}, partial)
         partial.replace(finished)
     return figures
+
+
+def _kept(file: Path) -> dict[str, Any]:
+    """What a stage left in a file: tensors and plain values. Raises TrainingError where it is damaged."""
+    try:
+        return dict(torch.load(file, map_location="cpu", weights_only=True))
+    except (OSError, EOFError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError):
+        raise TrainingError(
+            f"{file} is damaged; delete the folder {file.parent}, and the same command begins this stage anew."
+        ) from None
 
 
 class _Curve:
@@ -221,10 +234,10 @@ def _check_model(known: PolicyConfig, asked: PolicyConfig, start: Path) -> None:
         )
 
 
-def _check_motion(network: PolicyNetwork, training: Frames, start: Path) -> None:
+def _check_motion(network: PolicyNetwork, state: Tensor, targets: Tensor, start: Path) -> None:
     """Raises TrainingError where a joint moves that hardly did in what a checkpoint learned: by its scale, such motion
     would be the whole loss."""
-    spread = network.normaliser.chunk(training.targets, training.state).square().mean((0, 1)).sqrt()
+    spread = network.normaliser.chunk(targets, state).square().mean((0, 1)).sqrt()
     beyond = [
         f"{joint} ({size:.0f} times as far)"
         for joint, size in zip(network.contract.joints, spread.tolist(), strict=True)
@@ -234,6 +247,17 @@ def _check_motion(network: PolicyNetwork, training: Frames, start: Path) -> None
         raise TrainingError(
             f"in these demonstrations {', '.join(beyond)} moves further than in those that {start} was trained on. "
             "Train from the beginning, on both folders together."
+        )
+
+
+def _check_reach(network: PolicyNetwork, state: Tensor, targets: Tensor, start: Path) -> None:
+    """Raises TrainingError where joints go further than the head of a checkpoint can say: it would never learn it."""
+    is_beyond = network.action.head.beyond(network.normaliser.chunk(targets, state))
+    joints = [joint for joint, is_so in zip(network.contract.joints, is_beyond.tolist(), strict=True) if is_so]
+    if joints:
+        raise TrainingError(
+            f"in these demonstrations {', '.join(joints)} goes beyond the bins of {start}, which reach as far as those "
+            "that it was trained on. Train from the beginning, on both folders together."
         )
 
 
@@ -384,17 +408,20 @@ def train(
         raise TrainingError(
             "in no held-out episode a human drove, and patience has nothing to look at; give more, or patience: 0."
         )
+    is_taught = training.taught > 0.0
+    state, targets = training.state[is_taught], training.targets[is_taught]
     if start is None:
         network = PolicyNetwork(config.policy, dataset.contract)
-        network.normaliser.fit(training.state, training.targets)
-        network.action.head.fit(network.normaliser.chunk(training.targets, training.state))
+        network.normaliser.fit(state, targets)
+        network.action.head.fit(network.normaliser.chunk(targets, state))
         if pretrained is not None:
             load_perception(pretrained, network)
     else:
         network, known = load_network(start)
         known.contract.check_same(dataset.contract)
         _check_model(known.policy, config.policy, start)
-        _check_motion(network, training, start)
+        _check_motion(network, state, targets, start)
+        _check_reach(network, state, targets, start)
     if is_first:
         save_checkpoint(untrained_path(checkpoint), network, info({}))
     precision = _precision(network.perception, config, folder)
@@ -409,8 +436,10 @@ def train(
         seconds[f"{name}_seconds"] = time.perf_counter() - began
         figures.update({f"{name}_{key}": value for key, value in found.items()})
 
+    perception = PerceptionStage(network, config, training, validation)
+    drawn = torch.get_rng_state()
     learn(
-        PerceptionStage(network, config, training, validation),
+        perception,
         "perception",
         config.perception_steps,
         # No epoch is longer than its stage: else held-out episodes would never be looked at.
@@ -436,6 +465,7 @@ def train(
     action = ActionStage(network, config, training, validation, views, unseen)
     learn(action, "action", config.action_steps, windows(config.action_batch, config.action_steps), held_out)
     if config.together_steps:
+        torch.set_rng_state(drawn)  # Lightning seeds several processes anew at each stage that they train
         together = TogetherStage(network, config, training, validation)
         batches = windows(config.together_batch, config.together_steps)
         learn(together, "together", config.together_steps, batches, held_out)

@@ -86,9 +86,15 @@ def load_perception(path: Path, network: PolicyNetwork) -> None:
     """Give a network the weights of a pre-trained perception.
 
     Raises:
-        CheckpointError: the file cannot be used, or is of another encoder.
+        CheckpointError: the file cannot be used, or is of another encoder or other cameras.
     """
-    _read(path, (PERCEPTION_FORMAT,), "Give a file that `lam pretrain` wrote.")
+    _, info = _read(path, (PERCEPTION_FORMAT,), "Give a file that `lam pretrain` wrote.")
+    known, asked = info.contract.cameras, network.contract.cameras
+    if known != asked and not network.config.share_encoder:  # else each camera would see with another one's eyes
+        raise CheckpointError(
+            f"{path} was pre-trained with the cameras {', '.join(known)}, and the robot's are {', '.join(asked)}; "
+            "pre-train with these, or with one encoder for all (policy.share_encoder)."
+        )
     try:
         network.perception.load_state_dict(_tensors(path))
     except RuntimeError as error:

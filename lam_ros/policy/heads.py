@@ -41,6 +41,10 @@ class Head(nn.Module):
     def fit(self, chunks: Tensor) -> None:
         """Learn of the demonstrations' chunks (N, K, J) what must be known before training."""
 
+    def beyond(self, chunks: Tensor) -> Tensor:
+        """Which joints go further in chunks (N, K, J) than the head can say: bool (J,)."""
+        return torch.zeros(chunks.shape[-1], dtype=torch.bool)
+
     def accuracy(self, context: Tensor, target: Tensor) -> Tensor:
         """1 where the chunk falls into the right bin, else 0: (..., K, J)."""
         return (to_bins(self(context), self.bins) == to_bins(target, self.bins)).float()
@@ -156,6 +160,10 @@ class CategoricalHead(Head):
 
     def fit(self, chunks: Tensor) -> None:
         self.reach.copy_(chunks.abs().amax(0).clamp_min(1.0))  # less only where nothing ever moves
+
+    def beyond(self, chunks: Tensor) -> Tensor:
+        outer_edge = self.reach * (1.0 + 1.0 / (self.bins - 1))  # half a bin past the last centre
+        return (chunks.abs().amax(0) > outer_edge).any(0)
 
     def logits(self, context: Tensor) -> Tensor:
         """(..., K, J, bins)."""

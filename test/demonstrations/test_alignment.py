@@ -434,6 +434,52 @@ def test_mixed_datasets_keep_their_weights(demonstrate: Any, robot: RobotConfig)
         mixed([old, dataclasses.replace(new, contract=other)])
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_held_out_of_a_folder_stays_so_when_others_are_added(
+    demonstrate: Any, robot: RobotConfig, seed: int
+) -> None:
+    contract, every = Contract.of(robot), demonstrate(45, ticks=2)
+    parts = [Dataset(contract, "wave", "desk_arm", some, "x") for some in (every[:30], every[30:44], every[44:])]
+
+    def held(dataset: Dataset) -> list[int]:
+        return [id(one) for one in dataset.split(0.1, seed)[1].demonstrations]
+
+    assert [len(held(part)) for part in parts[:2]] == [3, 1]
+    assert held(mixed(parts)) == held(parts[0]) + held(parts[1]), "a single episode is learned from"
+    assert held(mixed(parts[::-1])) == held(parts[1]) + held(parts[0])
+    training, validation = mixed(parts).split(0.1, seed)
+    assert set(map(id, (*training.demonstrations, *validation.demonstrations))) == set(map(id, every))
+    assert held(parts[0]) == [id(every[i]) for i in sorted(np.random.default_rng(seed).permutation(30)[:3])]
+
+
+def test_folders_that_hold_out_nothing_of_a_human_are_split_as_one(demonstrate: Any, robot: RobotConfig) -> None:
+    first, second, *others = demonstrate(4, ticks=2)
+    driven = [dataclasses.replace(other, human=np.zeros(2, dtype=bool)) for other in others]
+    for shown in ([[first], [second]], [[first, driven[0]], [second, driven[1]]]):
+        folders = [Dataset(Contract.of(robot), "wave", "desk_arm", some, "x") for some in shown]
+        for part in mixed(folders).split(0.1, seed=0):
+            assert any(one.human.any() for one in part.demonstrations)
+
+
+def test_an_episode_is_given_once(demonstrate: Any, robot: RobotConfig) -> None:
+    demonstrations = demonstrate(5, ticks=2)
+    old = Dataset(Contract.of(robot), "wave", "desk_arm", demonstrations[:3], "a")
+    copies = [dataclasses.replace(one, state=one.state.copy()) for one in demonstrations[2:]]
+    new = dataclasses.replace(old, demonstrations=copies, weights=[1.0] * 3, digest="b")
+    for parts, sentence in (([old, new], "1 of the 5"), ([old, old], "3 of the 3")):
+        with pytest.raises(TrainingError, match=rf"{sentence} episodes are in more than one .* give each once"):
+            mixed(parts)
+
+
+@pytest.mark.parametrize("array", ["images", "state", "action", "stamps_ns", "human"])
+def test_episodes_that_differ_in_anything_are_two(demonstrate: Any, array: str) -> None:
+    (one,) = demonstrate(1, ticks=2)
+    values = getattr(one, array)
+    other = dataclasses.replace(one, **{array: (1 - values.astype(float)).astype(values.dtype)})
+    assert one.digest != other.digest
+    assert one.digest == dataclasses.replace(one, state=one.state.copy()).digest
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_human_drove_in_some_of_both_parts(demonstrate: Any, seed: int) -> None:
     shown = [

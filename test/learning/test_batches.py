@@ -86,6 +86,8 @@ def test_what_a_policy_did_itself_is_not_taught(robot: RobotConfig, demonstrate:
     assert set(drawn.tolist()) == set(range(9))
     # What a human has begun ends with the takeover, not with what the policy did next.
     np.testing.assert_array_equal(frames.targets[6 + 1], taken.action[[3, 4, 4]])
+    np.testing.assert_array_equal(frames.destination[6 : 6 + 3], np.tile(taken.state[4], (3, 1)))
+    assert frames.time_to_go[6 : 6 + 3].tolist() == [2, 1, 0]
 
 
 def test_a_memory_lasts_from_takeover_to_takeover_as_in_use(robot: RobotConfig, demonstrate: Any) -> None:

@@ -60,6 +60,20 @@ def test_each_tick_is_told_its_next_contact_and_its_end() -> None:
     assert labels.time_to_go.tolist() == list(range(19, -1, -1))
 
 
+def test_what_a_human_does_ends_where_a_policy_takes_over() -> None:
+    state, action = grasp()
+    human = np.ones(20, dtype=bool)
+    for name, values in vars(look_back(state, action, GRIPPERS, human)).items():
+        np.testing.assert_array_equal(values, getattr(look_back(state, action, GRIPPERS), name))
+    human[[0, 1, 13, 14]] = False
+    told = look_back(state, action, GRIPPERS, human)
+    for stretch in (slice(2, 13), slice(15, 20)):
+        alone = look_back(state[stretch], action[stretch], GRIPPERS)
+        for name, values in vars(told).items():
+            np.testing.assert_array_equal(values[stretch], getattr(alone, name))
+            assert len(values) == 20
+
+
 def test_the_way_is_told_by_its_length_and_not_by_its_time() -> None:
     """A line from 0 to 1, whose second half is done four times as slowly; the other joint never moves."""
     arm = np.concatenate([np.linspace(0.0, 0.5, 11), np.linspace(0.5, 1.0, 41)[1:]])

@@ -130,6 +130,30 @@ def test_a_perception_is_no_policy_and_fits_its_encoder_alone(
         train(films, TINY, tmp_path / "policy.safetensors", pretrained=checkpoint)
 
 
+@pytest.mark.parametrize("cameras", [("wrist", "front"), ("front", "side")])
+def test_a_perception_is_of_its_cameras_unless_they_share_it(
+    films: Dataset, tmp_path: Path, cameras: tuple[str, ...]
+) -> None:
+    other = dataclasses.replace(films, contract=dataclasses.replace(films.contract, cameras=cameras))
+    file, checkpoint = tmp_path / "perception.safetensors", tmp_path / "policy.safetensors"
+    pretrain(films, TINY, 1, file)
+    with pytest.raises(
+        CheckpointError, match=f"the cameras front, wrist, and the robot's are {', '.join(cameras)}; pre-"
+    ):
+        train(other, TINY, checkpoint, pretrained=file)
+    shared = dataclasses.replace(TINY, policy=dataclasses.replace(TINY.policy, share_encoder=True))
+    pretrain(films, shared, 1, file)
+    train(other, shared, checkpoint, pretrained=file)
+
+
 def test_too_few_frames_are_refused(films: Dataset, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="there are 0 frames; pre-training needs films of several"):
         pretrain(dataclasses.replace(films, demonstrations=[], weights=[]), TINY, 1, tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_batch_without_another_pair_to_tell_from_is_refused(films: Dataset, tmp_path: Path, batch: int) -> None:
+    small = dataclasses.replace(TINY, perception_batch=batch)
+    with pytest.raises(TrainingError, match=rf"perception_batch is {batch}; .* at least 4\."):
+        pretrain(films, small, 1, tmp_path / "x.safetensors")
+    pretrain(films, dataclasses.replace(TINY, perception_batch=4), 1, tmp_path / "x.safetensors")

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -369,15 +370,19 @@ def check_displacements(
     return sizes
 
 
-def test_padded_ticks_answer_no_question(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_padded_ticks_and_what_a_policy_did_answer_no_question(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shown = [dataset.demonstrations[0], _first(dataset.demonstrations[1], 4)]
+    shown[1] = dataclasses.replace(shown[1], human=np.arange(4) < 2)
     short = dataclasses.replace(dataset, demonstrations=shown, weights=[1.0, 1.0])
     config = dataclasses.replace(SIMPLE, way_weight=1.0)
     frames, network = Frames.of(short, 2), PolicyNetwork(config.policy, dataset.contract)
     stage: Any = TogetherAlone(network, config, frames, frames)
     window = next(iter(Windows(frames.lengths, frames.weights, 2, 0, 1, 0)))
-    assert 0.0 in window.mask
-    losses = dict.fromkeys(("destination", "contact", "way", "time"), 2.0 + 100.0 * (1.0 - window.mask))
+    counts = window.mask * frames.taught[window.index]
+    assert window.mask.sum() - counts.sum() == 2
+    losses = dict.fromkeys(("destination", "contact", "way", "time"), 2.0 + 100.0 * (1.0 - counts))
     monkeypatch.setattr(stage.hindsight, "losses", lambda *given: losses)
     logged: dict[str, Any] = {}
     monkeypatch.setattr(TogetherAlone, "log_dict", lambda self, values, **more: logged.update(values))

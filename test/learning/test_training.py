@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -195,6 +196,28 @@ def test_a_cut_between_the_last_step_and_what_is_left_of_the_stage_loses_nothing
         assert torch.equal(weight, expected[name]), name
 
 
+@pytest.mark.parametrize(("stage", "name"), [("action", "last.ckpt"), ("perception", "finished.pt")])
+def test_a_damaged_file_of_a_stage_is_said_and_the_stage_begins_anew_without_it(
+    dataset: Dataset, tmp_path: Path, unbroken: dict[str, torch.Tensor], stage: str, name: str
+) -> None:
+    expected = train_once(dataset, tmp_path, unbroken)
+    file = tmp_path / "policy.safetensors"
+    with pytest.raises(PowerCut):
+        train(dataset, TINY, file, interrupt_at("action", 60))
+    (damaged,) = tmp_path.glob(f"policy/run_*/{stage}/{name}")
+    (curve,) = tmp_path.glob("policy/run_*/action/metrics.csv")
+    whole, told = damaged.read_bytes(), curve.read_text()
+    for part in (b"", whole[:1], whole[:1000], whole[:-1]):
+        damaged.write_bytes(part)
+        with pytest.raises(TrainingError, match=rf"{name} is damaged; delete the folder {damaged.parent}, and"):
+            train(dataset, TINY, file)
+    assert curve.read_text() == told
+    shutil.rmtree(damaged.parent)
+    train(dataset, TINY, file)
+    for key, weight in weights(file).items():
+        assert torch.equal(weight, expected[key]), key
+
+
 def test_a_torn_line_of_a_curve_is_left_out(dataset: Dataset, tmp_path: Path) -> None:
     file = tmp_path / "policy.safetensors"
     with pytest.raises(PowerCut):
@@ -350,12 +373,44 @@ def test_corrections_count_as_much_as_they_are_set_to(dataset: Dataset, tmp_path
     assert not torch.equal(*found)
 
 
+def test_scales_and_bins_are_of_what_a_human_did(dataset: Dataset, tmp_path: Path) -> None:
+    """Whatever the policy did in between, the policy that is trained begins alike."""
+    policy, found = dataclasses.replace(TINY.policy, head="categorical"), []
+    settings = dataclasses.replace(TINY, policy=policy, perception_steps=1, action_steps=1)
+    for driven in (0.1, 9.0):
+        human = np.isin(np.arange(8), (3, 4), invert=True)
+        times = np.where(human, 1.0, driven)[:, None].astype(np.float32)
+        shown = [
+            dataclasses.replace(d, human=human, state=d.state * times, action=d.action * times)
+            for d in dataset.demonstrations
+        ]
+        result = train(dataclasses.replace(dataset, demonstrations=shown), settings, tmp_path / f"{driven}.safetensors")
+        found.append(weights(untrained_path(result.checkpoint)))
+    for name in ("normaliser.state_std", "normaliser.target_mean", "normaliser.target_scale", "action.head.reach"):
+        assert torch.equal(found[0][name], found[1][name]), name
+
+
 def test_the_bins_of_a_categorical_head_reach_as_far_as_targets_do(dataset: Dataset, tmp_path: Path) -> None:
     policy = dataclasses.replace(TINY.policy, head="categorical")
     settings = dataclasses.replace(TINY, policy=policy, perception_steps=1, action_steps=1)
     trained = weights(train(dataset, settings, tmp_path / "policy.safetensors").checkpoint)
     reach = trained["action.head.reach"]
     assert not torch.allclose(reach, reach[0, 0].expand_as(reach)), "each joint's own, not the default"
+
+
+def test_a_categorical_policy_is_not_fine_tuned_beyond_its_bins(dataset: Dataset, tmp_path: Path) -> None:
+    policy = dataclasses.replace(TINY.policy, head="categorical")
+    settings = dataclasses.replace(TINY, policy=policy, perception_steps=1, action_steps=1)
+    first, tuned = tmp_path / "first.safetensors", tmp_path / "tuned.safetensors"
+    train(dataset, settings, first)
+    train(dataset, settings, tuned, start=first)
+    further = [dataclasses.replace(d, action=d.action.copy()) for d in dataset.demonstrations]
+    for demonstration in further:
+        demonstration.action[:, [1, 4]] *= 2.0
+    other = dataclasses.replace(dataset, demonstrations=further, digest="further")
+    joints = ", ".join(dataset.contract.joints[i] for i in (1, 4))
+    with pytest.raises(TrainingError, match=rf"{joints} goes beyond the bins of {first}, .* Train from the beginning"):
+        train(other, settings, tuned, start=first)
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -568,7 +623,7 @@ def test_a_stage_shorter_than_an_epoch_is_validated_all_the_same(dataset: Datase
 
 
 def test_folders_are_shown_by_their_weights_in_every_stage(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, demonstrate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: dict[str, list[float]] = {}
 
@@ -584,7 +639,8 @@ def test_folders_are_shown_by_their_weights_in_every_stage(
     made = training.Shuffled
     monkeypatch.setattr(training, "Shuffled", shuffled)
     monkeypatch.setattr(training, "Windows", Noted)
-    both = mixed([dataset, dataset], [1.0, 3.0])
+    other = dataclasses.replace(dataset, demonstrations=demonstrate(4, ticks=8, seed=1))
+    both = mixed([dataset, other], [1.0, 3.0])
     with pytest.raises(PowerCut):
         train(both, dataclasses.replace(TINY, perception_steps=1), tmp_path / "policy.safetensors")
     for weights_shown in shown.values():

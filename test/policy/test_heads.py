@@ -111,6 +111,16 @@ def test_the_bins_reach_as_far_as_the_demonstrations() -> None:
     assert made.loss(furthest, torch.tensor([[-4.4]])) < made.loss(furthest, torch.tensor([[-2.9]]))
 
 
+def test_what_is_nearer_to_no_bin_is_beyond_them() -> None:
+    made, chunks = head("categorical"), torch.zeros(2, 3, 2)
+    chunks[0] = 3.0
+    made.fit(chunks)
+    assert made.beyond(chunks).tolist() == [False, False]
+    chunks[1, 2] = torch.tensor([-3.4, 3.6])  # bins are 1 wide, and end half a one past their centre
+    assert made.beyond(chunks).tolist() == [False, True]
+    assert head("regression").beyond(100.0 * chunks).tolist() == [False, False]
+
+
 def test_accuracy_counts_right_bins() -> None:
     made = Fixed(4, 1, PolicyConfig(chunk=1, bins=7))
     target = torch.tensor([[[-2.1]], [[0.2]]])

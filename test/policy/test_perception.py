@@ -48,6 +48,14 @@ def pictures(count: int, size: tuple[int, int] = (64, 48)) -> torch.Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 
 
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_weights_lie_with_channels_last(encoder: str) -> None:
+    """As images come: else each step would lay the weights out anew."""
+    weights = [weight for weight in perception(encoder).parameters() if weight.dim() == 4]
+    assert any(min(weight.shape[1:]) > 1 for weight in weights), "where it makes a difference"
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+
+
 @pytest.mark.parametrize(
     ("row", "column", "expected"), [(0, 0, (-1, -1)), (0, 8, (1, -1)), (4, 8, (1, 1)), (2, 4, (0, 0)), (2, 6, (0.5, 0))]
 )
