@@ -194,7 +194,7 @@ def evaluate(
     from lam_ros.learning.rollouts import evaluate as evaluate_in_core
     from lam_ros.policy.checkpoint import read_info
 
-    with friendly_errors():
+    with friendly_errors("the same command begins anew"):
         info = read_info(checkpoint)
         if against is not None:  # before an hour of episodes
             info.contract.check_same(read_info(against).contract)
@@ -331,7 +331,7 @@ def export(
     """Export a policy to ONNX Runtime; the file is written only where it does what the checkpoint does."""
     from lam_ros.cli import steps
 
-    with friendly_errors():
+    with friendly_errors("the same command begins anew"):
         with progress() as display:
             bar = display.add_task("exporting", total=None, note="")
             found = steps.export_policy(

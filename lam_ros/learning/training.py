@@ -42,6 +42,7 @@ IDLE = 1e-3  # rad or m a tick: slower is standing still
 IDLE_SHARE = 0.3  # of all ticks: more is said
 EPISODES_PER_EPOCH = 4  # of the longest, where windows cut it
 BEYOND = 10.0  # how much further a joint moves than in what a checkpoint learned: more is refused
+MOST_BEYOND = 0.05  # share of ticks whose targets lie beyond a checkpoint's bins: more is refused
 GAP = 3.0  # validation loss over training loss: more is said
 Batches = Shuffled | Windows
 log = logging.getLogger(__name__)
@@ -252,13 +253,22 @@ def _check_motion(network: PolicyNetwork, state: Tensor, targets: Tensor, start:
 
 def _check_reach(network: PolicyNetwork, state: Tensor, targets: Tensor, start: Path) -> None:
     """Raises TrainingError where joints go further than the head of a checkpoint can say: it would never learn it."""
-    is_beyond = network.action.head.beyond(network.normaliser.chunk(targets, state))
-    joints = [joint for joint, is_so in zip(network.contract.joints, is_beyond.tolist(), strict=True) if is_so]
-    if joints:
+    shares = network.action.head.beyond(network.normaliser.chunk(targets, state)).tolist()
+    beyond = [
+        f"{joint} ({100.0 * share:.0f} % of ticks)"
+        for joint, share in zip(network.contract.joints, shares, strict=True)
+        if share > MOST_BEYOND
+    ]
+    if beyond:
         raise TrainingError(
-            f"in these demonstrations {', '.join(joints)} goes beyond the bins of {start}, which reach as far as those "
+            f"in these demonstrations {', '.join(beyond)} goes beyond the bins of {start}, which reach as far as those "
             "that it was trained on. Train from the beginning, on both folders together."
         )
+
+
+def epoch_steps(steps: int, least: int) -> int:
+    """Steps of each epoch of a stage: equally many, so that held-out episodes are looked at as it ends too."""
+    return steps // max(1, steps // least)
 
 
 def _precision(perception: Perception, config: TrainConfig, folder: Path) -> str:
@@ -442,11 +452,10 @@ def train(
         perception,
         "perception",
         config.perception_steps,
-        # No epoch is longer than its stage: else held-out episodes would never be looked at.
         Shuffled(
             training.frame_weights,
             config.perception_batch,
-            min(STEPS_PER_EPOCH, config.perception_steps),
+            epoch_steps(config.perception_steps, STEPS_PER_EPOCH),
             config.seed,
         ),
         InOrder(validation.taught, config.perception_batch),
@@ -454,10 +463,10 @@ def train(
 
     # Each epoch begins with fresh episodes: it must be long enough for several, or their last ticks are seldom learned.
     at_once = config.window or max(training.lengths)
-    epoch = max(STEPS_PER_EPOCH, EPISODES_PER_EPOCH * math.ceil(max(training.lengths) / at_once))
+    least = max(STEPS_PER_EPOCH, EPISODES_PER_EPOCH * math.ceil(max(training.lengths) / at_once))
 
     def windows(batch: int, steps: int) -> Windows:
-        return Windows(training.lengths, training.weights, batch, config.window, min(epoch, steps), config.seed)
+        return Windows(training.lengths, training.weights, batch, config.window, epoch_steps(steps, least), config.seed)
 
     held_out = EpisodesInOrder(validation.lengths, config.action_batch)
     views = torch.stack([_features(network, training, view, config) for view in range(config.views)])

@@ -42,8 +42,8 @@ class Head(nn.Module):
         """Learn of the demonstrations' chunks (N, K, J) what must be known before training."""
 
     def beyond(self, chunks: Tensor) -> Tensor:
-        """Which joints go further in chunks (N, K, J) than the head can say: bool (J,)."""
-        return torch.zeros(chunks.shape[-1], dtype=torch.bool)
+        """The share of chunks (N, K, J) in which a joint goes further than the head can say: (J,)."""
+        return torch.zeros(chunks.shape[-1])
 
     def accuracy(self, context: Tensor, target: Tensor) -> Tensor:
         """1 where the chunk falls into the right bin, else 0: (..., K, J)."""
@@ -163,7 +163,7 @@ class CategoricalHead(Head):
 
     def beyond(self, chunks: Tensor) -> Tensor:
         outer_edge = self.reach * (1.0 + 1.0 / (self.bins - 1))  # half a bin past the last centre
-        return (chunks.abs().amax(0) > outer_edge).any(0)
+        return (chunks.abs() > outer_edge).any(1).float().mean(0)
 
     def logits(self, context: Tensor) -> Tensor:
         """(..., K, J, bins)."""

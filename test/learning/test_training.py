@@ -23,7 +23,7 @@ from lam_ros.learning import training
 from lam_ros.learning.batches import Frames, Windows
 from lam_ros.learning.configuration import TrainConfig
 from lam_ros.learning.stages import ActionStage, PerceptionStage
-from lam_ros.learning.training import averaging, train, untrained_path
+from lam_ros.learning.training import averaging, epoch_steps, train, untrained_path
 from lam_ros.policy.checkpoint import load_policy, read_info
 from lam_ros.policy.configuration import PolicyConfig
 from lam_ros.policy.runtime import PolicyNetwork
@@ -103,8 +103,8 @@ def test_training_learns_and_writes_a_policy_for_the_robot(
     ("stage", "step", "kept"),  # an epoch has 50 steps; the crash at a stage's last step comes before its epoch is kept
     [
         ("perception", 30, 0),
-        ("perception", 120, 100),
-        ("action", 110, 220),
+        ("perception", 110, 60),
+        ("action", 110, 180),
     ],
 )
 def test_an_interrupted_run_is_resumed_to_the_same_weights(
@@ -203,7 +203,7 @@ def test_a_damaged_file_of_a_stage_is_said_and_the_stage_begins_anew_without_it(
     expected = train_once(dataset, tmp_path, unbroken)
     file = tmp_path / "policy.safetensors"
     with pytest.raises(PowerCut):
-        train(dataset, TINY, file, interrupt_at("action", 60))
+        train(dataset, TINY, file, interrupt_at("action", 70))
     (damaged,) = tmp_path.glob(f"policy/run_*/{stage}/{name}")
     (curve,) = tmp_path.glob("policy/run_*/action/metrics.csv")
     whole, told = damaged.read_bytes(), curve.read_text()
@@ -408,7 +408,7 @@ def test_a_categorical_policy_is_not_fine_tuned_beyond_its_bins(dataset: Dataset
     for demonstration in further:
         demonstration.action[:, [1, 4]] *= 2.0
     other = dataclasses.replace(dataset, demonstrations=further, digest="further")
-    joints = ", ".join(dataset.contract.joints[i] for i in (1, 4))
+    joints = ", ".join(rf"{dataset.contract.joints[i]} \(\d+ % of ticks\)" for i in (1, 4))
     with pytest.raises(TrainingError, match=rf"{joints} goes beyond the bins of {first}, .* Train from the beginning"):
         train(other, settings, tuned, start=first)
 
@@ -683,3 +683,12 @@ def test_how_many_train_together(
     else:
         with pytest.raises(TrainingError, match="srun --ntasks-per-node=N"):
             training.processes()
+
+
+@pytest.mark.parametrize("least", [1, 50, 72])
+def test_epochs_are_equally_long_and_the_last_ends_with_its_stage(least: int) -> None:
+    for steps in range(1, 1200):
+        each = epoch_steps(steps, least)
+        assert each >= min(steps, least)
+        assert each < 2 * least or each == steps
+        assert steps % each < max(1, steps // least), "less than a step an epoch"

@@ -112,13 +112,13 @@ def test_the_bins_reach_as_far_as_the_demonstrations() -> None:
 
 
 def test_what_is_nearer_to_no_bin_is_beyond_them() -> None:
-    made, chunks = head("categorical"), torch.zeros(2, 3, 2)
+    made, chunks = head("categorical"), torch.zeros(4, 3, 2)
     chunks[0] = 3.0
     made.fit(chunks)
-    assert made.beyond(chunks).tolist() == [False, False]
+    assert made.beyond(chunks).tolist() == [0.0, 0.0]
     chunks[1, 2] = torch.tensor([-3.4, 3.6])  # bins are 1 wide, and end half a one past their centre
-    assert made.beyond(chunks).tolist() == [False, True]
-    assert head("regression").beyond(100.0 * chunks).tolist() == [False, False]
+    assert made.beyond(chunks).tolist() == [0.0, 0.25]
+    assert head("regression").beyond(100.0 * chunks).tolist() == [0.0, 0.0]
 
 
 def test_accuracy_counts_right_bins() -> None:
