@@ -102,7 +102,6 @@ def _perform(
                     console.print("somebody drives by hand; let go, and the trial begins")
                     while conductor.is_taken_over:
                         conductor.spin()
-                conductor.call("lam/resume")  # the space key says so: a human may have driven since the last trial
                 name, file = list(checkpoints.items())[turns[number]]
                 conductor.swap_checkpoint(str(file.resolve()), name)
                 turn = _one(conductor, keys, number, name, seconds)
@@ -118,6 +117,8 @@ def _one(conductor: Any, keys: Keys, number: int, policy: str, seconds: float) -
     """One trial, from activation to deactivation of the policy."""
     episode = conductor.call("recorder/start")
     heard, conductor.was_taken_over = len(conductor.events), False
+    # The space key says so: a human may have driven, or the pause been long. It holds for seconds, and so comes last.
+    conductor.call("lam/resume")
     conductor.change_state("action", "activate")
     began = time.monotonic()
     ending: Ending = "time"

@@ -319,8 +319,9 @@ class Gate:
         """At rest where the arm stands. Whatever it lacks to there, it is given the time for at its velocity limits."""
         assert self._measured is not None
         start, trespass = self._standing.start(), self._rules.workspace
-        if trespass is not None and trespass(start, None).beyond(trespass(self._measured, None)):
-            start = self._measured  # a pose of joints as sent and as measured, in which the arm never was
+        is_mixed = not self._standing.is_held.all()
+        if is_mixed and trespass is not None and trespass(start, None).beyond(trespass(self._measured, None)):
+            start = self._measured  # of joints as sent and as measured, a pose in which the arm never was
         away_s = float(np.max(np.abs(start - self._measured) / self._rules.limits.velocity))
         self._owed_ns = self._reach_ns = seconds_to_ns(away_s)
         self._sent_at = now_ns

@@ -60,14 +60,20 @@ class Standing:
     def start(self) -> np.ndarray:
         """Where (J,) it goes on from; it has been measured."""
         assert self._measured is not None
+        return self._measured if self._sent is None else np.where(self.is_held, self._sent, self._measured)
+
+    @property
+    def is_held(self) -> np.ndarray:
+        """Which joints go on from where they were sent: bool (J,)."""
+        assert self._measured is not None
         if self._sent is None:
-            return self._measured
+            return np.zeros(len(self._measured), dtype=bool)
         away = np.abs(self._sent - self._measured)
         if self._settled is None:
-            is_held = away <= self._near
-        else:
-            is_held = (away <= self._near_at_rest) & (np.abs(self._settled - self._measured) <= self._still)
-        return np.where(is_held, self._sent, self._measured)
+            near: np.ndarray = away <= self._near
+            return near
+        held: np.ndarray = (away <= self._near_at_rest) & (np.abs(self._settled - self._measured) <= self._still)
+        return held
 
 
 class Leaps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +14,22 @@ from lam_ros.control.arm_model import joint_numbers, link_number, model_of_urdf
 from lam_ros.control.gate import Trespass
 
 AXES = "xyz"
+APART = """<mujoco><worldbody>
+  <body><freejoint/><geom type="sphere" size="0.1" margin="0.1"/></body>
+  <body pos="0.35 0 0"><freejoint/><geom type="sphere" size="0.1" margin="0.1"/></body>
+</worldbody></mujoco>"""  # within both margins, and beyond each
 TOUCHING_M = 1e-4
 BUILT_SHARE = 0.5  # of their distance at zero is as near as links may come, whatever clearance is asked for
+
+
+@functools.cache
+def margins_add() -> bool:
+    """Whether this MuJoCo looks for contacts within both margins of a pair (3.12 does), or the larger one (3.4)."""
+    model = mujoco.MjModel.from_xml_string(APART)
+    data = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    mujoco.mj_collision(model, data)
+    return bool(data.ncon)
 
 
 class Workspace:
@@ -52,8 +67,7 @@ class Workspace:
         self._address = model.jnt_qposadr[self._numbers]
         self._qpos, self._xpos = self._data.qpos, self._data.xpos  # each look at the data makes new views
         self._within_m = within_m
-        # Of a pair MuJoCo 3.12 takes the sum, 3.4 the larger: what is further than that is dropped.
-        model.geom_margin[:] = within_m
+        model.geom_margin[:] = within_m / (2 if margins_add() else 1)
         solid = (model.geom_contype != 0) | (model.geom_conaffinity != 0)
         model.geom_contype[:] = model.geom_conaffinity[:] = np.where(solid & (within_m > 0), 1, 0)
 

@@ -267,7 +267,8 @@ def _check_reach(network: PolicyNetwork, state: Tensor, targets: Tensor, start: 
 
 
 def epoch_steps(steps: int, least: int) -> int:
-    """Steps of each epoch of a stage: equally many, so that held-out episodes are looked at as it ends too."""
+    """Steps of each epoch of a stage: equally many, so that held-out episodes are looked at as it ends too,
+    but for less than a step an epoch."""
     return steps // max(1, steps // least)
 
 

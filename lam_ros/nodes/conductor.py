@@ -164,19 +164,25 @@ class Conductor:
         Raises:
             BringUpError: one of them is not there or refuses it; what ran before then goes on.
         """
-        self.set_checkpoint("action", file)
-        self._until_loaded("action", digest, lambda figures: digest in figures.get("checkpoints ready", ""))
-        self.set_checkpoint("perception", file)
-        self._until_loaded("perception", digest, lambda figures: figures.get("checkpoint") == digest)
+        self._load("action", file, lambda figures: digest in figures.get("checkpoints ready", ""))
+        self._load("perception", file, lambda figures: figures.get("checkpoint") == digest)
 
-    def _until_loaded(self, node: str, digest: str, has_it: Callable[[dict[str, str]], bool]) -> None:
-        def refused() -> str:
-            failed, _, reason = self.figures(node).get("checkpoint refused", "").partition(" ")
-            return reason if failed == digest else ""
+    def _load(self, node: str, file: str, has_it: Callable[[dict[str, str]], bool]) -> None:
+        self.set_checkpoint(node, file)
+        self._figures.pop(node, None)  # what it said before it was asked
+        said, loads_s = self.figures(node), time.monotonic()
 
-        self._until(lambda: has_it(self.figures(node)) or bool(refused()), ANSWER_S, f"{node} to load it")
-        if not has_it(self.figures(node)):
-            raise BringUpError(f"{node} cannot load it: {refused()} What ran before goes on.")
+        def is_over() -> bool:
+            nonlocal said, loads_s
+            if self.figures(node) is not said:
+                said = self.figures(node)
+                loads_s = time.monotonic() if said.get("is loading") == "True" else loads_s
+            return has_it(said) or bool(said.get("checkpoint refused"))
+
+        # However long it takes, as TensorRT does, but no longer than it says so.
+        self._until(is_over, READY_S, f"{node} to load it", since=lambda: loads_s)
+        if not has_it(said):
+            raise BringUpError(f"{node} cannot load it: {said['checkpoint refused']} What ran before goes on.")
 
     def wait_until_ready(self, names: Collection[str]) -> None:
         """Until these nodes are active, each topic that they need has found its other end, and joint states arrive.

@@ -74,13 +74,14 @@ class PolicyNode(LamNode):
         self.declare("threads", 1, "Threads of an exported policy's networks.", (1, 64), read_only=True)
         self._loading: threading.Thread | None = None
         self._came: Loaded | LamError | None = None  # from the thread that loads
-        self._unloadable = ""  # the last that could not be loaded: its digest, and why
+        self._unloadable = ""  # why what was asked for last could not be loaded
         self._is_loaded = False
         self._is_telling = False
         self._is_unwanted = False
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_timer(ADOPT_PERIOD_S, self._adopt_what_came, clock=self._steady)
         self.figure("checkpoint", lambda: self._digest if self._is_loaded else "")
+        self.figure("is loading", lambda: self._loading is not None)
         self.figure("checkpoint refused", lambda: self._unloadable)
 
     def load_policy(self) -> None:
@@ -137,7 +138,7 @@ class PolicyNode(LamNode):
                 return SetParametersResult(successful=False, reason=str(error))
             except Exception as error:  # whatever a file makes of it, the policy that runs goes on
                 return SetParametersResult(successful=False, reason=f"{parameter.value} cannot be read: {error!r}.")
-            self._loads = digest(resolve(parameter.value))
+            self._unloadable = ""
             self._loading = threading.Thread(target=self._load_beside, args=(parameter.value,), daemon=True)
             self._loading.start()
         return SetParametersResult(successful=True)
@@ -159,7 +160,7 @@ class PolicyNode(LamNode):
             self._is_unwanted = False
             return
         if isinstance(came, LamError):
-            self._unloadable = f"{self._loads} {came}"
+            self._unloadable = str(came)
             self.tell_file()
             self.note("checkpoint", ERROR, f"{came} The one before goes on.")
         else:

@@ -360,6 +360,19 @@ def test_no_pose_is_put_together_that_is_outside_the_workspace() -> None:
     np.testing.assert_array_equal(answer.start, moved)
 
 
+def test_an_arm_that_is_held_outside_its_workspace_keeps_its_grip_too() -> None:
+    gate, sent, measured, now_s = hold_and_sag()
+
+    def depth(place: np.ndarray) -> float:
+        return max(0.0, float(place[0] - measured[0]))
+
+    gate._rules = replace(HELD, workspace=lambda place, allowed: Trespass({"edge": (depth(place), "")}))
+    assert depth(sent) > depth(measured)
+    answer = ask(gate, Driver.POLICY, now_s, START)
+    assert answer is not None, gate.refusal
+    np.testing.assert_array_equal(answer.start, sent)
+
+
 @pytest.mark.parametrize("what", ["moved", "silent", "stopped", "far"])
 def test_an_arm_that_may_not_be_held_there_goes_on_from_where_it_is_measured(what: str) -> None:
     gate, _, measured, now_s = hold_and_sag()

@@ -686,7 +686,7 @@ def test_how_many_train_together(
 
 
 @pytest.mark.parametrize("least", [1, 50, 72])
-def test_epochs_are_equally_long_and_the_last_ends_with_its_stage(least: int) -> None:
+def test_epochs_are_equally_long_and_the_last_ends_about_where_its_stage_does(least: int) -> None:
     for steps in range(1, 1200):
         each = epoch_steps(steps, least)
         assert each >= min(steps, least)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from lam_ros.cli.trial import _one
 from lam_ros.errors import TrainingError
 from lam_ros.learning.trials import Ending, Ledger, Turn, order
 
@@ -57,3 +60,24 @@ def test_an_interrupted_comparison_goes_on_and_another_is_refused(tmp_path: Path
     file.write_text('{"policies": ["a", "b"], "seed": 0}\n{"numb\n')
     with pytest.raises(TrainingError, match="is no record of trials"):
         Ledger(file, ["a", "b"], 0)
+
+
+def test_the_word_that_lets_the_policy_go_on_comes_last_before_it_does() -> None:
+    """It holds for seconds, which loading a policy and beginning a take may need."""
+    said: list[str] = []
+
+    def call(service: str) -> str:
+        said.append(service)
+        return "episode_000001"
+
+    conductor: Any = SimpleNamespace(
+        call=call,
+        change_state=lambda node, transition: said.append(f"{node} {transition}"),
+        spin=lambda: None,
+        events=["marked episode_000001 success"],
+        is_taken_over=False,
+    )
+    keys: Any = SimpleNamespace(pressed=lambda: "")
+    _one(conductor, keys, 0, "abc", seconds=0.01)
+    assert said[:3] == ["recorder/start", "lam/resume", "action activate"]
+    assert said[3] == "action deactivate"
