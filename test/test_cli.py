@@ -214,7 +214,8 @@ def test_an_evaluation_that_ends_early_says_what_it_had(tmp_path: Path, monkeypa
     monkeypatch.setattr(checkpoint, "read_info", lambda file: None)
     monkeypatch.setattr(steps, "perform", two_of_three)
     ended = CliRunner(env={"COLUMNS": "200"}).invoke(
-        learning_app, ["evaluate", "--checkpoint", str(tmp_path / "policy.safetensors"), "--episodes", "3"]
+        learning_app,
+        ["evaluate", "--checkpoint", str(tmp_path / "policy.safetensors"), "--episodes", "3", "--seed", "1"],
     )
     assert ended.exit_code == 1
     assert "policy.safetensors ended after 2 of 3 episodes" in ended.output

@@ -231,8 +231,9 @@ def evaluate(
                     )
             except (LamError, KeyboardInterrupt):
                 first = first_ended(results, seeds)
-                if first.episodes:
+                if results:
                     console.print(f"[yellow]{policy.name} ended after {len(results)} of {episodes} episodes[/]")
+                if first.episodes:
                     _say(first, "" if first.episodes == len(results) else f"the first {first.episodes}: ")
                 raise
             if performance.evaluation.unanswered:

@@ -12,7 +12,7 @@ import pytest
 from lam_ros.demonstrations.episode import list_episodes
 from lam_ros.learning.training import untrained_path
 
-DEMONSTRATIONS, EPISODES = 60, 20
+DEMONSTRATIONS, EPISODES = 50, 20
 
 
 def lam(*arguments):
