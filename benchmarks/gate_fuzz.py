@@ -55,8 +55,8 @@ class Judge:
         self.violations: list[str] = []
 
     def began(self, position: np.ndarray, at_s: float, measured: np.ndarray | None = None) -> None:
-        """The arm stood there, and had stood there; or was found where it is measured."""
-        found = position if measured is None else measured
+        """The arm stood there, and had stood there: where it was sent last, or found where it is measured."""
+        found = position if measured is None or np.array_equal(position, self.last) else measured
         self._deepest = self._depth(found)  # found outside, it may come back, and go no further out
         self.places = [position] * 4
         self.times = [at_s - 0.3, at_s - 0.2, at_s - 0.1, at_s]
