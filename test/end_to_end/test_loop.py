@@ -12,7 +12,7 @@ import pytest
 from lam_ros.demonstrations.episode import list_episodes
 from lam_ros.learning.training import untrained_path
 
-DEMONSTRATIONS, EPISODES = 50, 20
+DEMONSTRATIONS, EPISODES = 50, 12
 
 
 def lam(*arguments):
@@ -74,8 +74,8 @@ def test_training_raises_success_and_the_policy_looks(folder, checkpoint):
     trained = evaluate(folder, checkpoint)["successes"]
     untrained = evaluate(folder, untrained_path(checkpoint), "--core")["successes"]
     blind = evaluate(folder, checkpoint, "--black-camera", "all")["successes"]
-    assert trained >= 9, f"{trained} of {EPISODES}"
-    assert untrained <= 2, f"{untrained} of {EPISODES}"
+    assert trained >= 6, f"{trained} of {EPISODES}"
+    assert untrained <= 1, f"{untrained} of {EPISODES}"
     assert blind <= trained // 3, f"{blind} of {EPISODES} blind, {trained} seeing"
 
 
